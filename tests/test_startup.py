@@ -1,0 +1,133 @@
+"""What is wrong at the start is said in one line that names the key or argument at fault, and soon."""
+
+import time
+from pathlib import Path
+
+import pytest
+from broker import PASSWORD, USER, Broker, free_port, make_certificates
+from conftest import PROTOCOLS, Run, Start, seconds_at_most, settings
+
+# One second where the broker answers; the process itself takes up to half a second to start on a busy machine.
+PROMPT = 1.5
+
+
+def check(run: Run, status: int, *words: str, within: float = PROMPT) -> None:
+    """Check that the run ends in time with `status` and an error that has all of `words`, and nothing but that."""
+    with seconds_at_most(within):
+        assert run.end() == status, run.stderr
+    assert run.stdout == ""
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, run.stderr
+    for word in words:
+        assert word in errors[0]
+    assert len(run.stderr.splitlines()) <= 6
+    assert "Traceback" not in run.stderr
+    assert PASSWORD not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"sasl__password": "wrong"}, ["sasl.username and sasl.password"]),
+        ({"sasl__username": USER + "x"}, ["sasl.username and sasl.password"]),
+        ({"sasl__mechanisms": "SCRAM-SHA-256"}, ["sasl.mechanisms", "SCRAM-SHA-512"]),
+        ({"sasl__mechanisms": "PLAIN"}, ["sasl.mechanisms"]),
+        ({"ssl__ca__location": "{other}/server.cer.pem"}, ["ssl.ca.location"]),
+        ({"ssl__ca__location": None}, ["ssl.ca.location"]),
+        ({"ssl__endpoint__identification__algorithm": None}, ["ssl.endpoint.identification.algorithm"]),
+        ({"ssl__endpoint__identification__algorithm": "https"}, ["ssl.endpoint.identification.algorithm"]),
+        (
+            {"ssl__certificate__location": None, "ssl__key__location": None},
+            ["ssl.certificate.location and ssl.key.location"],
+        ),
+        (
+            {"ssl__certificate__location": "{other}/client.cer.pem", "ssl__key__location": "{other}/client.key.pem"},
+            ["ssl.certificate.location and ssl.key.location"],
+        ),
+        ({"ssl__key__location": None}, ["ssl.certificate.location and ssl.key.location"]),
+        ({"bootstrap__servers": "127.0.0.1:{SASL_PLAINTEXT}"}, ["security.protocol"]),
+        ({"bootstrap__servers": "127.0.0.1:{PLAINTEXT}"}, ["security.protocol"]),
+        ({"security__protocol": "SASL_PLAINTEXT"}, ["security.protocol", "127.0.0.1:{SASL_SSL}"]),
+        ({"security__protocol": "PLAINTEXT"}, ["security.protocol"]),
+        ({"security__protocol": None}, ["security.protocol"]),
+    ],
+    ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_connection(
+    broker: Broker, topic: str, start: Start, tmp_path: Path, overrides: dict[str, str | None], words: list[str]
+) -> None:
+    make_certificates(tmp_path / "other")
+
+    def fill(text: str) -> str:
+        return text.format(other=tmp_path / "other", **broker.ports)
+
+    filled = {key: None if value is None else fill(value) for key, value in overrides.items()}
+    check(start(settings(broker, **filled), topic), 1, *map(fill, words))
+
+
+def test_every_broker_that_refuses_the_connection_is_named(broker: Broker, topic: str, start: Start) -> None:
+    servers = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"]
+    run = start(settings(broker, bootstrap__servers=",".join(servers)), topic)
+    check(run, 1, "bootstrap.servers", *servers, "Connection refused", within=15)
+
+
+def test_every_host_that_is_unknown_is_named(broker: Broker, topic: str, start: Start) -> None:
+    run = start(settings(broker, bootstrap__servers="one.invalid:9093,two.invalid:9093"), topic)
+    check(run, 1, "bootstrap.servers", "one.invalid:9093", "two.invalid:9093", "resolve", within=15)
+
+
+def test_a_broker_that_never_answers_is_named(broker: Broker, topic: str, start: Start) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        check(start(settings(broker, bootstrap__servers=server), topic), 1, "bootstrap.servers", server, within=15)
+
+
+def test_one_reachable_broker_of_several_is_enough(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"here"])
+    run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{free_port()},{broker.address()}"), topic)
+    run.wait_for_lines(1)
+    assert run.stop() == 0
+
+
+def test_unknown_topic(broker: Broker, start: Start) -> None:
+    check(start(settings(broker), "tron.nowhere"), 1, "--topic", "tron.nowhere")
+
+
+def test_topic_of_others(broker: Broker, start: Start) -> None:
+    broker.create_topic("secret.topic")
+    check(start(settings(broker), "secret.topic"), 1, "--topic", "secret.topic", "may not read")
+
+
+@PROTOCOLS
+def test_group_of_others(broker: Broker, topic: str, start: Start, protocol: dict[str, str]) -> None:
+    run = start(settings(broker, group__id="somebody-else", **protocol), topic)
+    with seconds_at_most(3):
+        assert run.end() == 1
+    assert "group.id must begin with the username" in run.stderr
+    assert "somebody-else" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_session_timeout_beyond_what_the_broker_allows(broker: Broker, topic: str, start: Start) -> None:
+    run = start(settings(broker, session__timeout__ms="1000"), topic)
+    assert run.end() == 1
+    assert "session.timeout.ms" in run.stderr
+
+
+def test_ctrl_c_while_the_broker_does_not_answer(broker: Broker, topic: str, start: Start) -> None:
+    run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{free_port()}"), topic)
+    time.sleep(1)
+    with seconds_at_most(2):
+        assert run.stop() == 0
+    assert run.stderr == ""
+
+
+def test_debug_does_not_show_the_password(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"])
+    run = start(settings(broker, debug="all"), topic, "--max-messages", "1")
+    assert run.end() == 0
+    assert "SASL" in run.stderr  # the debug lines are there
+    assert PASSWORD not in run.stderr
+    assert run.lines == [{"partition": 0, "offset": 0, "value": "x"}]
