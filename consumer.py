@@ -52,6 +52,7 @@ FORCED = {"enable.auto.offset.store": "false"}  # print_messages stores an offse
 PLACEHOLDERS = ("YOUR_USERNAME", "YOUR_PASSWORD")  # of config.example.ini
 
 POLL_SECONDS = 0.2  # how late a Ctrl-C is noticed when no message comes
+FINISH_SECONDS = 1.5  # for the batch in hand after a signal, in which a reader that stands still takes nothing
 BATCH = 500  # messages at the most between two flushes
 WRITE_BYTES = 1 << 20  # lines held in memory at the most, whatever the messages inflate to
 LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204 in little endian: LZ4 Frame Format Description, "General Structure"
@@ -177,11 +178,20 @@ class StopSignal:
         self.received = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
+        signal.signal(signal.SIGALRM, self._give_up)
 
     def _receive(self, *_: object) -> None:
         self.received = True  # a flag: an exception raised in poll() would lose the message that poll() holds
+        signal.setitimer(signal.ITIMER_REAL, FINISH_SECONDS)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)  # works in C, too, where close() may wait for a broker
+
+    def _give_up(self, *_: object) -> None:
+        raise Failure("standard output is blocked: the messages that it did not take will be printed by the next run")
+
+    def disarm(self) -> None:
+        """Say that the batch in hand is finished."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 # -- settings
@@ -419,23 +429,46 @@ def whole_seconds(seconds: float) -> datetime.timedelta:
 
 
 class Progress:
-    """What was printed, and how far that is behind the end of the topic: told on standard error now and then."""
+    """What the group gave, what was printed of it, and how far that is behind the end of the topic."""
 
-    def __init__(self, log: Log, consumer: Consumer, topic: str, from_beginning: bool) -> None:
-        self.log = log
+    def __init__(self, consumer: Consumer, troubles: Troubles, total: int, from_beginning: bool) -> None:
         self.consumer = consumer
-        self.topic = topic
+        self.troubles = troubles
+        self.log = troubles.log
+        self.total = total  # the topic's partitions
         self.from_beginning = from_beginning  # what becomes of a partition without a committed offset
-        self.messages = self.bytes = 0
-        self.assigned: dict[int, int] = {}  # partition -> offset committed when it was assigned
+        self.joined = False
+        self.assigned: dict[int, int] = {}  # partition -> committed offset
         self.first: dict[int, int] = {}  # partition -> offset of the first message printed
         self.last: dict[int, int] = {}
-        self.newest = 0.0  # when the newest printed message was produced, in seconds since 1970
+        self.messages = self.bytes = 0
+        self.newest = 0.0  # when the newest message printed was produced, in seconds since 1970
         self.in_place = sys.stderr.isatty()
-        shown = not log.quiet and not (self.in_place and sys.stdout.isatty())
+        shown = not self.log.quiet and not (self.in_place and sys.stdout.isatty())
         self.interval = (1.0 if self.in_place else 60.0) if shown else float("inf")
         self.started = self._told_at = time.monotonic()
         self._told = (0, 0)
+
+    def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take account of partitions that the group gives. Raises Failure where the topic is gone."""
+        with contextlib.suppress(KafkaException):  # without an answer only the lag is less exact
+            partitions = consumer.committed(partitions, timeout=START_SECONDS)
+        self.assigned.update({one.partition: one.offset for one in partitions})
+        if not partitions:  # the other copies have them all; or, with group.protocol = consumer, it was deleted
+            describe_topic(consumer, self.troubles, START_SECONDS)
+        if self.joined:
+            return
+        self.joined = True
+        plan = "starts at the beginning" if self.from_beginning else "waits for new messages"
+        if any(one.offset >= 0 for one in partitions):
+            plan = "resumes after the last one printed"
+        share = f"{len(partitions)} of {self.total} partitions"
+        self.log.note(f"{self.troubles.topic}: {share}, group {self.troubles.group}: {plan}")
+
+    def on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take account of partitions that the group takes away."""
+        for one in partitions:
+            self.assigned.pop(one.partition, None)
 
     def count(self, messages: int, size: int, last: dict[int, Message]) -> None:
         """Take account of a batch that has been printed: its messages, bytes, and last message in each partition."""
@@ -449,7 +482,8 @@ class Progress:
         """Return how many messages are still to be printed, by the watermarks of the latest fetches: no request."""
         lag = 0
         for partition, committed in self.assigned.items():
-            low, high = self.consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            asked = TopicPartition(self.troubles.topic, partition)
+            low, high = self.consumer.get_watermark_offsets(asked, cached=True) or (0, 0)
             if committed >= 0 or partition in self.last or self.from_beginning:
                 lag += max(0, high - max(low, committed, self.last.get(partition, -1) + 1))
         return lag
@@ -462,9 +496,8 @@ class Progress:
             return
         messages, size = self.messages - self._told[0], self.bytes - self._told[1]
         self._told_at, self._told = now, (self.messages, self.bytes)
-        text = (
-            f"{self.messages} messages, {messages / seconds:.0f}/s, {size / seconds / 1e6:.1f} MB/s, lag {self.lag()}"
-        )
+        speed = f"{messages / seconds:.0f}/s, {size / seconds / 1e6:.1f} MB/s"
+        text = f"{self.messages} messages, {speed}, lag {self.lag()}"
         if self.newest:
             text += f", newest {whole_seconds(time.time() - self.newest)} old"
         if self.in_place:
@@ -495,7 +528,15 @@ def connect(path: str, config: dict[str, str], troubles: Troubles) -> Consumer:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def find_partitions(consumer: Consumer, servers: str, troubles: Troubles, stop: StopSignal) -> list[int]:
+def describe_topic(consumer: Consumer, troubles: Troubles, seconds: float) -> list[int]:
+    """Return the topic's partitions. Raises Failure where it may not be read; KafkaException without an answer."""
+    found = consumer.list_topics(troubles.topic, timeout=seconds).topics[troubles.topic]
+    if found.error is not None:
+        troubles.take(found.error)
+    return list(found.partitions)
+
+
+def wait_for_topic(consumer: Consumer, servers: str, troubles: Troubles, stop: StopSignal) -> list[int]:
     """Return the topic's partitions, which proves connection, login and topic; none where a signal came first.
 
     Raises Failure with the reason that each broker gave.
@@ -503,14 +544,11 @@ def find_partitions(consumer: Consumer, servers: str, troubles: Troubles, stop: 
     started = time.monotonic()
     while not stop.received:
         try:
-            found = consumer.list_topics(troubles.topic, timeout=POLL_SECONDS).topics[troubles.topic]
+            partitions = describe_topic(consumer, troubles, POLL_SECONDS)
+            troubles.running = True
+            return partitions
         except KafkaException:
             consumer.poll(POLL_SECONDS / 10)  # calls error_cb, which alone is told the reason
-        else:
-            troubles.running = True
-            if found.error is not None:
-                troubles.take(found.error)
-            return sorted(found.partitions)
         waited = time.monotonic() - started
         reasons = "; ".join(f"{broker}: {reason}" for broker, reason in troubles.reasons.items())
         if troubles.all_down and not reasons:
@@ -550,35 +588,6 @@ def move_group(consumer: Consumer, partitions: list[int], point: int, troubles: 
         values = [found.offset for found in offsets]
         return f"{len(offsets)} partitions start at offsets {min(values)} to {max(values)}"
     return "start: " + ", ".join(f"partition {found.partition} at offset {found.offset}" for found in offsets)
-
-
-def subscribe(consumer: Consumer, total: int, troubles: Troubles, progress: Progress) -> None:
-    """Join the group, and keep account of which of the topic's partitions (`total`) it gives and takes."""
-    told = False
-
-    def on_assign(_: Consumer, partitions: list[TopicPartition]) -> None:
-        nonlocal told
-        with contextlib.suppress(KafkaException):  # without an answer only the lag is less exact
-            partitions = consumer.committed(partitions, timeout=START_SECONDS)
-        progress.assigned.update({one.partition: one.offset for one in partitions})
-        if not partitions:  # the other copies have them all; or, in group.protocol = consumer, the topic is gone
-            found = consumer.list_topics(troubles.topic, timeout=START_SECONDS).topics[troubles.topic]
-            if found.error is not None:
-                troubles.take(found.error)
-        if not told:
-            told = True
-            plan = "starts at the beginning" if progress.from_beginning else "waits for new messages"
-            if any(one.offset >= 0 for one in partitions):
-                plan = "resumes after the last one printed"
-            progress.log.note(
-                f"{troubles.topic}: {len(partitions)} of {total} partitions, group {troubles.group}: {plan}"
-            )
-
-    def on_revoke(_: Consumer, partitions: list[TopicPartition]) -> None:
-        for one in partitions:
-            progress.assigned.pop(one.partition, None)
-
-    consumer.subscribe([troubles.topic], on_assign=on_assign, on_revoke=on_revoke)
 
 
 def take_batch(consumer: Consumer, limit: int) -> list[Message]:
@@ -641,16 +650,17 @@ def run(arguments: argparse.Namespace, log: Log) -> None:
     progress = None
     try:
         servers = config.get("bootstrap.servers") or config["metadata.broker.list"]
-        partitions = find_partitions(consumer, servers, troubles, stop)
+        partitions = wait_for_topic(consumer, servers, troubles, stop)
         if stop.received:
             return
         if arguments.start is not None:
             log.note(move_group(consumer, partitions, arguments.start, troubles))
         from_beginning = config.get("auto.offset.reset") in ("smallest", "earliest", "beginning")
-        progress = Progress(log, consumer, arguments.topic, from_beginning)
-        subscribe(consumer, len(partitions), troubles, progress)
+        progress = Progress(consumer, troubles, len(partitions), from_beginning)
+        consumer.subscribe([arguments.topic], on_assign=progress.on_assign, on_revoke=progress.on_revoke)
         print_messages(consumer, arguments.max_messages, troubles, progress, stop)
     finally:
+        stop.disarm()
         summary = progress.summary() if progress else ""
         log.keep_progress()
         consumer.close()  # commits what is stored, and leaves the group

@@ -36,7 +36,7 @@ from typing import IO
 import confluent_kafka
 import lz4.frame
 import matplotlib
-import psutil  # type: ignore[import-untyped]
+import psutil
 from broker import USER, Broker, temporary_broker
 from confluent_kafka import Producer
 from conftest import SCRIPT, settings, write_config

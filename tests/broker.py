@@ -230,7 +230,7 @@ class Broker:
             "ssl.truststore.location": str(self.certificates / "server.cer.pem"),
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
-            "auto.create.topics.enable": "false",
+            "auto.create.topics.enable": "true",
             "offsets.topic.num.partitions": "1",
             "offsets.topic.replication.factor": "1",
             "transaction.state.log.replication.factor": "1",

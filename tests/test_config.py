@@ -285,8 +285,8 @@ def test_version_tells_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str
         consumer.main(["--version"])
     assert end.value.code == 0
     said = capsys.readouterr().out
-    for version in (consumer.__version__, confluent_kafka.__version__, str(confluent_kafka.libversion()[0])):
-        assert version in said
+    for version in (consumer.__version__, confluent_kafka.__version__, confluent_kafka.libversion()[0]):
+        assert str(version) in said
 
 
 def test_help_has_examples_of_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """At least once: whatever happens to the consumer, its reader or the broker, no message is missing."""
 
+import json
 import os
 import random
 import signal
@@ -203,6 +204,24 @@ def test_a_reader_that_stalls_for_longer_than_max_poll_interval(
     assert run.stop() == 0
     assert "max.poll.interval.ms" in run.stderr
     assert run.stderr.count("warning") == 1
+
+
+def test_a_reader_that_stands_still_does_not_hold_up_sigterm(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x" * 10_000] * 1000)
+    keys = settings(broker)
+    run = start(keys, topic, stdout=subprocess.PIPE)
+    run.wait_for_words("partitions, group")
+    time.sleep(1)
+    with seconds_at_most(2):
+        assert run.stop(signal.SIGTERM) == 1
+    assert "error: standard output is blocked" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.process.stdout is not None
+    printed = {json.loads(line)["offset"] for line in run.process.stdout.read().split(b"\n")[:-1]}
+    rest = start(keys, topic)
+    wait_until_committed(broker, keys, topic, 1)
+    assert rest.stop() == 0
+    assert printed | {line["offset"] for line in rest.lines} == set(range(1000))
 
 
 def shell(command: str, directory: Any, seconds: float = 30) -> tuple[int, str, str]:

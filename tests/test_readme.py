@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import consumer
 import lz4.frame
 import pytest
 from broker import Broker
 from conftest import ROOT, SCRIPT, settings, write_config
 from feed import transaction_block
 from tron.block_message_pb2 import BlockMessage
+
+import consumer
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = [block for block in re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S) if "--max-messages" in block]
@@ -63,7 +64,7 @@ def run(broker: Broker, directory: Path, recipe: str) -> str:
 def recipe(words: str) -> str:
     """Return the one recipe that has these words."""
     (found,) = [block for block in RECIPES if words in block]
-    return found
+    return str(found)
 
 
 def test_a_field_of_a_message(fed: Broker, tmp_path: Path) -> None:

@@ -1,29 +1,119 @@
-"""Reading a topic: what reaches standard output, from where a run goes on, and how it stops."""
+"""Reading a topic over the network: what was sent comes out, whatever the listener, the directory and the locale."""
 
-import signal
+import base64
+import json
+import os
+import random
+import shutil
+from pathlib import Path
 
 import lz4.frame
-import pytest
-from broker import Broker
-from conftest import PROTOCOLS, Start, seconds_at_most, settings
+from broker import AclOperation, Broker, ResourceType, wait
+from conftest import PROTOCOLS, Run, Start, new_protocol, settings, write_config
+from feed import transaction_block
 
 
 @PROTOCOLS
 def test_every_message_is_printed_in_order(broker: Broker, topic: str, start: Start, protocol: dict[str, str]) -> None:
-    broker.produce(topic, [lz4.frame.compress(b"%d" % number) for number in range(1000)])
+    broker.produce(topic, [lz4.frame.compress(b"%d" % number) for number in range(2000)])
     run = start(settings(broker, **protocol), topic)
-    run.wait_for_lines(1000)
+    run.wait_for_lines(2000)
     assert run.stop() == 0
-    assert run.lines == [{"partition": 0, "offset": n, "value": str(n)} for n in range(1000)]
+    assert run.lines == [{"partition": 0, "offset": n, "value": str(n)} for n in range(2000)]
 
 
-@PROTOCOLS
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_stop(broker: Broker, topic3: str, start: Start, how: int, protocol: dict[str, str]) -> None:
-    broker.produce(topic3, [b"x" * 1000] * 30_000)
-    keys = settings(broker, **protocol)
-    run = start(keys, topic3)
-    run.wait_for_lines(1)
-    with seconds_at_most(2):
-        assert run.stop(how) == 0
-    print(run.stderr)
+def test_transactions(broker: Broker, topic3: str, start: Start) -> None:
+    blocks = [transaction_block(number) for number in range(300)]
+    broker.produce(topic3, [lz4.frame.compress(block) for block in blocks])
+    run = start(settings(broker), topic3, "--max-messages", "300")
+    assert run.end() == 0
+    assert sorted(line["value"].encode() for line in run.lines) == sorted(blocks)
+
+
+def test_every_kind_of_value(broker: Broker, topic: str, start: Start) -> None:
+    noise = random.Random(1).randbytes(900_000)
+    values: list[bytes | None] = [
+        b"text",
+        None,
+        b"",
+        'ü \u2028 \x00 " \\ \n'.encode(),
+        b"\xff",
+        noise,
+        b"x" * 999_000,
+    ]
+    broker.produce(topic, [*values, lz4.frame.compress(noise), lz4.frame.compress(b"y" * 1_000_000)])
+    run = start(settings(broker), topic, "--max-messages", "9")
+    assert run.end() == 0
+    printed: list[bytes | None] = []
+    for line in run.lines:
+        value = line["value"]
+        binary = line.get("encoding") == "base64"
+        printed.append(value if value is None else base64.b64decode(value) if binary else value.encode())
+    assert printed == [*values, noise, b"y" * 1_000_000]
+
+
+def test_without_certificates_on_the_plaintext_listener(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [lz4.frame.compress(b"x")])
+    keys = settings(
+        broker,
+        bootstrap__servers=broker.address("SASL_PLAINTEXT"),
+        security__protocol="SASL_PLAINTEXT",
+        ssl__ca__location=None,
+        ssl__certificate__location=None,
+        ssl__key__location=None,
+    )
+    run = start(keys, topic, "--max-messages", "1")
+    assert run.end() == 0
+    assert run.lines == [{"partition": 0, "offset": 0, "value": "x"}]
+
+
+def test_paths_are_relative_to_the_ini_wherever_it_is_run(broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.produce(topic, [b"x"])
+    home = tmp_path / "home"
+    shutil.copytree(broker.certificates, home / "certs")
+    keys = settings(broker)
+    for key in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
+        keys[key] = f"certs/{Path(keys[key]).name}"
+    write_config(home, keys)
+    arguments = ["--config", "home/config.ini", "--topic", topic, "--max-messages", "1"]
+    run = Run(tmp_path, arguments, cwd=tmp_path)
+    assert run.end() == 0, run.stderr
+    assert len(run.lines) == 1
+
+
+def test_config_ini_in_the_current_directory_is_the_default(broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.produce(topic, [b"x"])
+    write_config(tmp_path, settings(broker))
+    run = Run(tmp_path, ["--topic", topic, "--max-messages", "1"], cwd=tmp_path)
+    assert run.end() == 0, run.stderr
+    assert len(run.lines) == 1
+
+
+def test_utf8_whatever_the_locale(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, ["ü 東 😀".encode()])
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    run = start(settings(broker), topic, "--max-messages", "1", env=environment)
+    assert run.end() == 0
+    assert run.stdout == '{"partition": 0, "offset": 0, "value": "ü 東 😀"}\n'
+
+
+def test_the_group_is_named_after_the_user_by_default(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"])
+    run = start(settings(broker, group__id=None), topic, "--max-messages", "1")
+    assert run.end() == 0
+    assert "group tron_user-group-1:" in run.stderr
+
+
+def test_standard_output_has_nothing_but_the_lines(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"] * 3)
+    run = start(settings(broker, **new_protocol()), topic, "--max-messages", "3", "--from", "beginning")
+    assert run.end() == 0
+    assert [json.loads(line)["offset"] for line in run.stdout.splitlines()] == [0, 1, 2]
+
+
+def test_a_topic_is_never_created(broker: Broker, start: Start) -> None:
+    for future in broker.admin.create_acls([broker.acl(ResourceType.TOPIC, "tron.typo", AclOperation.CREATE)]).values():
+        wait(future)
+    run = start(settings(broker), "tron.typo")
+    assert run.end() == 1
+    assert "tron.typo" not in broker.admin.list_topics(timeout=10).topics
