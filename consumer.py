@@ -144,10 +144,11 @@ class Log:
         self._write(f"error: {text}\n")
 
     def progress(self, text: str) -> None:
-        """Show `text` until something else is said."""
-        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        self._write(f"{text[: width - 1]}\r")  # at its start, whatever else writes to the terminal goes over it
-        self._progress_shown = True
+        """Show `text`, cut to the terminal's width, until something else is said."""
+        with contextlib.suppress(OSError):  # the terminal has been closed
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            self._write(f"{text[: width - 1]}\r")  # \r: what others write to the terminal goes over it
+            self._progress_shown = True
 
     def keep_progress(self) -> None:
         """Leave the progress line as it stands."""
@@ -157,18 +158,16 @@ class Log:
 
     def log(self, level: int, form: str, *arguments: str) -> None:
         """Take librdkafka's log, as logging.Logger does. Only this of it has no callback, and matters."""
-        text = form % arguments
+        text = re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)
         if "offset reset" in text:
-            self.warn(f"messages were deleted before they could be read: {text.partition('thrd:main]: ')[2] or text}")
+            self.warn(f"messages were deleted before they could be read: {text}")
 
     def _write(self, text: str) -> None:
         clear = "\x1b[K" if self._progress_shown else ""
         self._progress_shown = False
-        try:
+        with contextlib.suppress(OSError):  # nobody listens any more; the messages still count
             sys.stderr.write(clear + text)
             sys.stderr.flush()
-        except OSError:
-            pass  # nobody listens any more; the messages still count
 
 
 class StopSignal:
@@ -288,7 +287,7 @@ def start_point(text: str) -> int:
     return max(0, int(moment * 1000))  # Kafka reads negative ones as beginning and end
 
 
-# ---- a message and its line ----------------------------------------------------------------------------------------
+# -- a message and its line
 
 to_json = json.JSONEncoder(ensure_ascii=False).encode
 
