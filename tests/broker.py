@@ -238,10 +238,12 @@ class Broker:
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
-            "group.consumer.min.session.timeout.ms": "6000",
-            "group.consumer.session.timeout.ms": "6000",
-            "group.consumer.min.heartbeat.interval.ms": "1000",
-            "group.consumer.heartbeat.interval.ms": "1000",
+            # A killed member is waited for so long: shorter than in production, for the tests' sake.
+            "group.min.session.timeout.ms": "1000",
+            "group.consumer.min.session.timeout.ms": "4000",
+            "group.consumer.session.timeout.ms": "4000",
+            "group.consumer.min.heartbeat.interval.ms": "500",
+            "group.consumer.heartbeat.interval.ms": "500",
             "log.retention.check.interval.ms": "1000",
             **self.properties,
         }

@@ -52,7 +52,8 @@ def wait_until_committed(broker: Broker, keys: dict[str, str], topic: str, parti
 @PROTOCOLS
 def test_killed_again_and_again(broker: Broker, topic3: str, start: Start, protocol: dict[str, str]) -> None:
     broker.produce(topic3, (b"x" * 1000 for _ in range(200_000)))
-    keys = settings(broker, auto__commit__interval__ms="100", **protocol)
+    quick = {} if protocol else {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}
+    keys = {**settings(broker, auto__commit__interval__ms="100", **protocol), **quick}
     chance = random.Random(1)
     runs = []
     for _ in range(6):
@@ -301,8 +302,11 @@ def test_a_half_line_left_by_a_kill_is_not_continued(broker: Broker, topic: str,
 # ---- the broker ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-@PROTOCOLS
+@pytest.mark.parametrize(
+    ("how", "protocol"),
+    [(signal.SIGTERM, {}), (signal.SIGKILL, {}), (signal.SIGKILL, new_protocol())],
+    ids=["stopped", "killed", "killed, new protocol"],
+)
 def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: int, protocol: dict[str, str]) -> None:
     topic = own_broker.create_topic("tron.outage")
     own_broker.produce(topic, [b"before"] * 10)

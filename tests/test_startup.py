@@ -111,7 +111,7 @@ def test_group_of_others(broker: Broker, topic: str, start: Start, protocol: dic
 
 
 def test_session_timeout_beyond_what_the_broker_allows(broker: Broker, topic: str, start: Start) -> None:
-    run = start(settings(broker, session__timeout__ms="1000"), topic)
+    run = start(settings(broker, session__timeout__ms="500", heartbeat__interval__ms="100"), topic)
     assert run.end() == 1
     assert "session.timeout.ms" in run.stderr
 
