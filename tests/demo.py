@@ -4,7 +4,7 @@
     $ python tests/demo.py
     demo: getting Apache Kafka (a download of 45 MB the first time)
     demo: starting it in /tmp/kafka-demo-k1c2a3b4
-    demo: it is fed about 3 times a second, which this command reads until Ctrl-C stops everything:
+    demo: about 3 messages a second arrive; this command reads them; Ctrl-C stops everything:
 
     /home/me/kafka/.venv/bin/python /home/me/kafka/consumer.py --config /tmp/kafka-demo-k1c2a3b4/config.ini --topic …
 
@@ -107,7 +107,7 @@ def demo() -> int:
             broker.create_topic(TOPIC, PARTITIONS)
             config = write_config(broker)
             command = [sys.executable, str(SCRIPT), "--config", str(config), "--topic", TOPIC]
-            say("demo: it is fed about 3 times a second, which this command reads until Ctrl-C stops everything:")
+            say("demo: about 3 messages a second arrive; this command reads them; Ctrl-C stops everything:")
             say(f"\n{shlex.join(command)}\n")
             try:
                 return feed_while_it_runs(broker, command)

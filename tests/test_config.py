@@ -142,6 +142,8 @@ def test_an_ini_that_others_may_read(path: Path, capsys: pytest.CaptureFixture[s
         (INI + "sasl.password: secret-word\n", ["line 7", "key = value"]),
         (INI.replace("secret-word", "secret-word\n  continued"), ["line 5", "key = value"]),
         (INI + "= secret-word\n", ["line 7"]),
+        (INI + "sasl.password secret-word==\n", ["key = value"]),
+        (INI + "sasl.password: secret-word=\n", ["key = value"]),
         (INI.replace("bootstrap.servers = 127.0.0.1:1", ""), ["bootstrap.servers"]),
         (INI.replace("127.0.0.1:1", ""), ["bootstrap.servers"]),
         (INI.replace("sasl.username = alice", ""), ["sasl.username"]),
@@ -195,7 +197,9 @@ def test_certificates_are_refused(
 
 def test_a_missing_ini(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "config.ini not found: copy config.example.ini" in refused(capsys, "--topic", "t")
+    assert "config.ini not found: copy it (install -m 600 config.example.ini config.ini)" in refused(
+        capsys, "--topic", "t"
+    )
 
 
 def test_an_ini_that_is_a_directory(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -316,10 +320,11 @@ def test_git_ignores_secrets(tmp_path: Path) -> None:
     git("init", "-q")
     (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     (tmp_path / "certs").mkdir()
-    for name in ("config.ini", "certs/client.key.pem", "certs/any.key", "certs/README.md", "config.example.ini"):
+    secrets = ["config.ini", "prod.ini", "config.ini.bak", "client.key.pem", "certs/client.key.pem", "certs/any.key"]
+    for name in [*secrets, "certs/README.md", "config.example.ini", ".mypy.ini"]:
         (tmp_path / name).touch()
     git("add", "-A")
-    assert git("ls-files").split() == [".gitignore", "certs/README.md", "config.example.ini"]
+    assert git("ls-files").split() == [".gitignore", ".mypy.ini", "certs/README.md", "config.example.ini"]
 
 
 def test_a_package_that_is_not_installed(tmp_path: Path) -> None:

@@ -242,8 +242,10 @@ def test_from(broker: Broker, dated: str, start: Start, point: str, first: int, 
     keys = settings(broker, **protocol)
     assert start(keys, dated, "--max-messages", "3").end() == 0  # the group has a position, which is moved
     run = start(keys, dated, "--from", point)
-    run.wait_for_words("resumes")
-    assert f"partition 0 at offset {first}, partition 1 at offset {first}, partition 2 at offset 0" in run.stderr
+    run.wait_for_words("starts where --from says")
+    assert (
+        f"--from: partition 0 at offset {first}, partition 1 at offset {first}, partition 2 at offset 0" in run.stderr
+    )
     run.wait_for_lines(2 * (10 - first))
     assert run.stop() == 0
     assert [line["offset"] for line in run.lines if line["partition"] == 1] == list(range(first, 10))
@@ -270,7 +272,7 @@ def test_from_tells_a_range_for_many_partitions(broker: Broker, start: Start) ->
     topic = broker.create_topic("tron.many", partitions=12)
     broker.produce(topic, [b"x"] * 5, partition=3)
     run = start(settings(broker), topic, "--from", "end")
-    run.wait_for_words("12 partitions start at offsets 0 to 5")
+    run.wait_for_words("--from: 12 partitions at offsets 0 to 5")
 
 
 @PROTOCOLS
