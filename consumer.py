@@ -29,15 +29,27 @@ import select
 import signal
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports is no traceback
+
 try:
     import confluent_kafka
-    from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+    from confluent_kafka import (
+        OFFSET_BEGINNING,
+        OFFSET_END,
+        Consumer,
+        KafkaError,
+        KafkaException,
+        Message,
+        TopicPartition,
+    )
     from lz4.frame import create_decompression_context, decompress_chunk
-except ModuleNotFoundError as missing:
+except ImportError as missing:
     sys.exit(f"error: {missing}: activate the virtual environment, or make one: pip install -r requirements.txt")
 
 __version__ = "1.0.0"
@@ -54,8 +66,9 @@ PLACEHOLDERS = ("YOUR_USERNAME", "YOUR_PASSWORD")  # of config.example.ini
 
 POLL_SECONDS = 0.2  # how late a Ctrl-C is noticed when no message comes
 FINISH_SECONDS = 1.5  # for the batch in hand after a signal, in which a reader that stands still takes nothing
+GOODBYE_SECONDS = 10  # for all of the end after a signal, also where a broker has gone
 BATCH = 500  # messages at the most between two flushes
-PIPE_BYTES = 1 << 20  # lines on their way to the reader, who works on while the next ones are made: 10 to 20 % faster
+PIPE_BYTES = 1 << 18  # [64 KB] the reader works on while the next lines are made: a tenth faster; in 1 MB no more
 WRITE_BYTES = 1 << 20  # lines held in memory at the most, whatever the messages inflate to
 LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204 in little endian: LZ4 Frame Format Description, "General Structure"
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
@@ -77,6 +90,8 @@ REMEDIES = {
     "Unknown topic or partition": "there is no topic {topic}: check --topic",
     "Topic authorization failed": "this user may not read topic {topic}: check --topic and sasl.username",
     "Group authorization failed": "this user may not use group {group}: group.id must begin with the username",
+    "fenced": "another copy has the same group.instance.id",
+    "instance ID is still used": "another copy has the same group.instance.id",
     "Invalid session timeout": "the broker does not allow this session.timeout.ms",
     "key values mismatch": "ssl.key.location is not the key of the certificate in ssl.certificate.location",
     "location failed": "this is not the right kind of file, or not in PEM format",
@@ -180,17 +195,24 @@ class Log:
 class StopSignal:
     """Ctrl-C and SIGTERM: the first sets `received`, a second one ends the process at once."""
 
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
     def __init__(self) -> None:
         self.received = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
+        for number in self.NUMBERS:
+            signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, self._give_up)
+        # A thread waits for them: an exception raised in poll() would lose the message that poll() holds.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.NUMBERS)
+        threading.Thread(target=self._wait, daemon=True).start()
 
-    def _receive(self, *_: object) -> None:
-        self.received = True  # a flag: an exception raised in poll() would lose the message that poll() holds
+    def _wait(self) -> None:
+        signal.sigwait(self.NUMBERS)
         signal.setitimer(signal.ITIMER_REAL, FINISH_SECONDS)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)  # works in C, too, where close() may wait for a broker
+        self.received = True
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.NUMBERS)  # a second one kills, wherever the process hangs
+        time.sleep(GOODBYE_SECONDS)
+        os._exit(1)
 
     def _give_up(self, *_: object) -> None:
         raise Failure("standard output is blocked: the messages that it did not take will be printed by the next run")
@@ -242,22 +264,21 @@ def read_config(path: str, log: Log) -> dict[str, str]:
 
 def parse_ini(path: str, text: str) -> dict[str, str]:
     """Return the keys of the one section [kafka] of an INI's text. Raises ConfigError, which never quotes a value."""
+    lines = [line.strip() for line in text.split("\n")]  # without its indentation a line continues no value
+    for number, line in enumerate(lines, 1):
+        if "\0" in line or not re.fullmatch(r"(\[[^]]*\]|[#;].*|[\w.-]+\s*=.*)?", line):
+            raise ConfigError(f'{path}, line {number} is not "key = value"')
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
     try:
-        # Without its indentation a line is no continuation of the value above.
-        parser.read_string("\n".join(line.strip() for line in text.split("\n")))
+        parser.read_string("\n".join(lines))
     except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
         name = getattr(error, "option", error.section)
         raise ConfigError(f"{path}, line {error.lineno}: {name} is there twice") from None
     except configparser.MissingSectionHeaderError as error:
         raise ConfigError(f"{path}, line {error.lineno}: [kafka] must come before the first key") from None
-    except configparser.ParsingError as error:
-        raise ConfigError(f'{path}, line {error.errors[0][0]} is not "key = value"') from None
     if parser.sections() != ["kafka"]:
         raise ConfigError(f"{path} must have the section [kafka] and no other: see config.example.ini")
-    if any(re.search(r"\s", key) for key in parser["kafka"]):  # it may be a password with a = in it: not shown
-        raise ConfigError(f'{path}: a line has several words before its first =, instead of "key = value"')
     return dict(parser["kafka"])
 
 
@@ -278,7 +299,7 @@ def positive(text: str) -> int:
 def start_point(text: str) -> int:
     """Return what --from means: OFFSET_BEGINNING, OFFSET_END, or milliseconds since 1970."""
     if text in ("beginning", "end"):
-        return confluent_kafka.OFFSET_BEGINNING if text == "beginning" else confluent_kafka.OFFSET_END
+        return OFFSET_BEGINNING if text == "beginning" else OFFSET_END
     now = time.time()
     try:
         if ago := re.fullmatch(r"([0-9]{1,9})([mhd])", text):
@@ -363,12 +384,14 @@ def write_all(descriptor: int, lines: bytearray) -> int:
 
 
 def end_torn_line(descriptor: int) -> None:
-    """End the half line that a killed run may have left at the end of a file, before anything is appended to it."""
+    """End the half line that a killed run may have left at the end of a file. Raises OSError."""
+    end = b"\n"
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         with contextlib.suppress(OSError), open(f"/dev/fd/{descriptor}", "rb") as file:
             file.seek(-1, os.SEEK_END)  # raises OSError where the file is empty
-            if file.read(1) != b"\n":
-                os.write(descriptor, b"\n")
+            end = file.read(1)
+    if end != b"\n":
+        os.write(descriptor, b"\n")
 
 
 def reader_is_gone(descriptor: int) -> bool:
@@ -442,13 +465,16 @@ def whole_seconds(seconds: float) -> datetime.timedelta:
 class Progress:
     """What the group gave, what was printed of it, and how far that is behind the end of the topic."""
 
-    def __init__(self, consumer: Consumer, troubles: Troubles, total: int, from_beginning: bool, moved: bool) -> None:
+    def __init__(self, consumer: Consumer, troubles: Troubles, total: int, config: dict[str, str], moved: bool) -> None:
         self.consumer = consumer
         self.troubles = troubles
         self.log = troubles.log
         self.total = total  # the topic's partitions
         self.moved = moved  # by --from
-        self.from_beginning = from_beginning  # what becomes of a partition without a committed offset
+        reset = config.get("auto.offset.reset", "latest")  # what becomes of a partition without a committed offset
+        self.from_beginning = reset in ("smallest", "earliest", "beginning")
+        self.from_end = reset in ("largest", "latest", "end")
+        self.commits = config.get("enable.auto.commit", "true").lower() in ("true", "t", "1")
         self.joined = False
         self.assigned: dict[int, int] = {}  # partition -> committed offset
         self.first: dict[int, int] = {}  # partition -> offset of the first message printed
@@ -463,19 +489,35 @@ class Progress:
 
     def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take account of partitions that the group gives. Raises Failure where the topic is gone."""
-        with contextlib.suppress(KafkaException):  # without an answer only the lag is less exact
+        resumes = False
+        with contextlib.suppress(KafkaException):  # what goes wrong here comes by error_cb, too
             partitions = consumer.committed(partitions, timeout=START_SECONDS)
+            resumes = any(one.offset >= 0 for one in partitions)
+            if self.from_end and self.commits:
+                partitions = self._pin(partitions)
+            if not partitions:  # the other copies have them all; or, with group.protocol = consumer, it was deleted
+                describe_topic(consumer, self.troubles, START_SECONDS)
         self.assigned.update({one.partition: one.offset for one in partitions})
-        if not partitions:  # the other copies have them all; or, with group.protocol = consumer, it was deleted
-            describe_topic(consumer, self.troubles, START_SECONDS)
         if self.joined:
             return
         self.joined = True
         plan = "starts at the beginning" if self.from_beginning else "waits for new messages"
-        if any(one.offset >= 0 for one in partitions):
+        if resumes:
             plan = "starts where --from says" if self.moved else "resumes after the last one printed"
         share = f"{len(partitions)} of {self.total} partitions"
         self.log.note(f"{self.troubles.topic}: {share}, group {self.troubles.group}: {plan}")
+
+    def _pin(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Commit the end of each partition that has no committed offset; return all with their offsets.
+
+        Else whatever comes before the first commit would be lost with a restart, which would begin at the end again.
+        """
+        new = [TopicPartition(one.topic, one.partition, OFFSET_END) for one in partitions if one.offset < 0]
+        if not new:
+            return partitions
+        ends = self.consumer.offsets_for_times(new, timeout=START_SECONDS)
+        self.consumer.commit(offsets=ends, asynchronous=False)
+        return [one for one in partitions if one.offset >= 0] + ends
 
     def on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Take account of partitions that the group takes away."""
@@ -531,8 +573,8 @@ class Progress:
 def connect(path: str, config: dict[str, str], troubles: Troubles) -> Consumer:
     """Return a consumer that has yet to connect. Raises ConfigError where a property is unknown or its value bad."""
     callbacks: dict[str, Any] = {"error_cb": troubles.take, "on_commit": troubles.committed}
-    if "debug" not in config:  # whose lines would wait in a queue for poll(): the library prints them itself
-        callbacks["logger"] = troubles.log
+    # With a logger the lines of `debug` would wait in a queue for poll(); without one the library prints them.
+    callbacks["logger"] = None if "debug" in config else troubles.log
     try:
         return Consumer({**config, **callbacks})
     except KafkaException as error:
@@ -557,9 +599,11 @@ def wait_for_topic(consumer: Consumer, servers: str, troubles: Troubles, stop: S
     Raises Failure with the reason that each broker gave.
     """
     started = time.monotonic()
+    waited = 0.0
     while not stop.received:
         try:
-            partitions = describe_topic(consumer, troubles, POLL_SECONDS)
+            # An answer that comes too late is lost, so on a slow link it is waited for longer each time.
+            partitions = describe_topic(consumer, troubles, min(2, POLL_SECONDS + waited / 3))
             troubles.running = True
             return partitions
         except KafkaException:
@@ -585,7 +629,7 @@ def move_group(consumer: Consumer, partitions: list[int], point: int, troubles: 
 
     offsets = offsets_at(point)
     if any(found.offset < 0 for found in offsets):  # no message is as new as that
-        ends = offsets_at(confluent_kafka.OFFSET_END)
+        ends = offsets_at(OFFSET_END)
         offsets = [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
     try:
         consumer.committed(offsets, timeout=START_SECONDS)  # commit() waits 45 s where the group may not be used
@@ -624,6 +668,7 @@ def store_offsets(consumer: Consumer, messages: Iterable[Message]) -> None:
 def print_messages(consumer: Consumer, limit: int, troubles: Troubles, progress: Progress, stop: StopSignal) -> None:
     """Print `limit` messages, or until a signal comes. Raises Failure; OSError where standard output fails."""
     out = sys.stdout.fileno()
+    os.set_blocking(out, True)  # who started it may have set it otherwise
     end_torn_line(out)
     with contextlib.suppress(OSError, AttributeError):  # it is no pipe; this is not Linux
         fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -635,7 +680,7 @@ def print_messages(consumer: Consumer, limit: int, troubles: Troubles, progress:
         errors: list[KafkaError] = []
         last: dict[int, Message] = {}
         lines = bytearray()
-        size = 0
+        size = printed = 0
         for message in batch:
             if (error := message.error()) is not None:
                 errors.append(error)
@@ -645,11 +690,14 @@ def print_messages(consumer: Consumer, limit: int, troubles: Troubles, progress:
             lines += json_line(partition, offset, message.value(), warn)
             first.setdefault(partition, offset)
             last[partition] = message
+            printed += 1
             if len(lines) > WRITE_BYTES:
                 size += write_all(out, lines)
+                if stop.received:
+                    break
         size += write_all(out, lines)
         store_offsets(consumer, last.values())
-        progress.count(len(batch) - len(errors), size, last)
+        progress.count(printed, size, last)
         for error in errors:
             if error.code() != KafkaError._PARTITION_EOF:
                 troubles.take(error)
@@ -672,8 +720,7 @@ def run(arguments: argparse.Namespace, log: Log) -> None:
             return
         if arguments.start is not None:
             log.note(move_group(consumer, partitions, arguments.start, troubles))
-        from_beginning = config.get("auto.offset.reset") in ("smallest", "earliest", "beginning")
-        progress = Progress(consumer, troubles, len(partitions), from_beginning, arguments.start is not None)
+        progress = Progress(consumer, troubles, len(partitions), config, arguments.start is not None)
         consumer.subscribe([arguments.topic], on_assign=progress.on_assign, on_revoke=progress.on_revoke)
         print_messages(consumer, arguments.max_messages, troubles, progress, stop)
     finally:
@@ -726,7 +773,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error(str(failure))
         return failure.status
     except KafkaException as error:
-        log.error(plain(error.args[0]))
+        log.error(f"Kafka: {plain(error.args[0])}")
         return 1
     except BrokenPipeError:
         pass  # the reader has what it wanted

@@ -73,6 +73,37 @@ def test_killed_again_and_again(broker: Broker, topic3: str, start: Start, proto
 
 
 @PROTOCOLS
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_group_that_began_at_the_end_misses_nothing_from_then_on(
+    broker: Broker, topic3: str, start: Start, how: int, protocol: dict[str, str]
+) -> None:
+    keys = settings(broker, auto__offset__reset="latest", **protocol)
+    broker.produce(topic3, [b"before"], partition=1)
+    first = start(keys, topic3)
+    first.wait_for_words("waits for new messages")
+    broker.produce(topic3, [b"x"], partition=0)
+    first.wait_for_lines(1)
+    first.process.send_signal(how)
+    first.end()
+    broker.produce(topic3, [b"while it was away"] * 5, partition=1)
+    second = start(keys, topic3)
+    wait_until_committed(broker, keys, topic3, 3)
+    assert second.stop() == 0
+    assert [line["offset"] for line in second.lines if line["partition"] == 1] == [1, 2, 3, 4, 5]
+
+
+def test_two_signals_at_once_end_it_without_a_traceback(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"])
+    run = start(settings(broker), topic)
+    run.wait_for_lines(1)
+    run.process.send_signal(signal.SIGTERM)
+    run.process.send_signal(signal.SIGINT)
+    with seconds_at_most(2):
+        assert run.end() in (0, -signal.SIGTERM, -signal.SIGINT)
+    assert "Traceback" not in run.stderr
+
+
+@PROTOCOLS
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_stopped_again_and_again_each_message_is_printed_once(
     broker: Broker, topic3: str, start: Start, how: int, protocol: dict[str, str]
@@ -268,6 +299,15 @@ def test_standard_error_closed(broker: Broker, topic: str, tmp_path: Any) -> Non
     assert [line["offset"] for line in parse(out)] == list(range(10))
 
 
+def test_a_half_line_that_cannot_be_ended_is_an_error(broker: Broker, topic: str, tmp_path: Any) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_bytes(b"x" * 1024)
+    limited = f"ulimit -f 1; trap '' XFSZ; {command(tmp_path, settings(broker), topic)} >> {output}"
+    status, _, said = shell(limited, tmp_path)
+    assert status == 1
+    assert "error: standard output: " in said
+
+
 def test_reader_gone(broker: Broker, topic: str, tmp_path: Any) -> None:
     broker.produce(topic, [b"x" * 1000] * 10_000)
     with seconds_at_most(5):
@@ -319,6 +359,19 @@ def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: 
     assert set(offsets([run])) == {(0, n) for n in range(20)}
     assert run.stderr.count("warning") == 1, run.stderr
     assert "error" not in run.stderr
+
+
+def test_a_broker_that_hangs_holds_up_the_end_for_ten_seconds_at_most(own_broker: Broker, start: Start) -> None:
+    topic = own_broker.create_topic("tron.hangs")
+    own_broker.produce(topic, [b"x"])
+    run = start(settings(own_broker, auto__commit__interval__ms="60000"), topic)
+    run.wait_for_lines(1)
+    assert own_broker.process is not None
+    own_broker.process.send_signal(signal.SIGSTOP)
+    with seconds_at_most(12):
+        run.stop(signal.SIGTERM)
+    own_broker.process.send_signal(signal.SIGCONT)
+    assert "Traceback" not in run.stderr
 
 
 def test_retention_deletes_what_was_not_yet_read(broker: Broker, topic: str, start: Start) -> None:

@@ -1,6 +1,10 @@
 """What is wrong at the start is said in one line that names the key or argument at fault, and soon."""
 
+import contextlib
+import socket
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,8 +81,6 @@ def test_every_host_that_is_unknown_is_named(broker: Broker, topic: str, start: 
 
 
 def test_a_broker_that_never_answers_is_named(broker: Broker, topic: str, start: Start) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = f"127.0.0.1:{silent.getsockname()[1]}"
         check(start(settings(broker, bootstrap__servers=server), topic), 1, "bootstrap.servers", server, within=15)
@@ -89,6 +91,42 @@ def test_one_reachable_broker_of_several_is_enough(broker: Broker, topic: str, s
     run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{free_port()},{broker.address()}"), topic)
     run.wait_for_lines(1)
     assert run.stop() == 0
+
+
+def test_a_slow_link_is_no_error(broker: Broker, topic: str, start: Start) -> None:
+    """Half a second for each round trip, through a proxy: it takes a while, and works."""
+    broker.produce(topic, [b"x"])
+    with slow_proxy(broker.ports["SASL_SSL"], 0.5) as port:
+        run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{port}"), topic)
+        run.wait_for_lines(1)
+        assert run.stop() == 0
+
+
+@contextlib.contextmanager
+def slow_proxy(target: int, seconds: float) -> Iterator[int]:
+    """Forward a port to another one, each piece so much later; yield the port."""
+    ends: list[socket.socket] = []
+
+    def forward(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(seconds / 2)
+                sink.sendall(data)
+
+    def accept(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = listener.accept()[0], socket.create_connection(("127.0.0.1", target))
+                ends.extend((near, far))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=forward, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    for end in ends:
+        end.close()
 
 
 def test_unknown_topic(broker: Broker, start: Start) -> None:
