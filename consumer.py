@@ -157,10 +157,6 @@ class Log:
         self._lasting[kind] = began, now
         return now - began
 
-    def is_lasting(self, kind: str) -> bool:
-        """Tell whether a trouble was reported of late."""
-        return time.monotonic() - self._lasting.get(kind, (0.0, -QUIET_SECONDS))[1] < QUIET_SECONDS
-
     def error(self, text: str) -> None:
         """Say what ends the run."""
         self._write(f"error: {text}\n")
@@ -508,16 +504,19 @@ class Progress:
         self.log.note(f"{self.troubles.topic}: {share}, group {self.troubles.group}: {plan}")
 
     def _pin(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Commit the end of each partition that has no committed offset; return all with their offsets.
+        """Commit where a partition without a committed offset begins; return all partitions with their offsets.
 
-        Else whatever comes before the first commit would be lost with a restart, which would begin at the end again.
+        Else what comes before its first commit would be lost with a restart, which would begin at the end again.
         """
-        new = [TopicPartition(one.topic, one.partition, OFFSET_END) for one in partitions if one.offset < 0]
+        known = [one for one in partitions if one.offset >= 0]
+        new = [one for one in partitions if one.offset < 0]
         if not new:
-            return partitions
-        ends = self.consumer.offsets_for_times(new, timeout=START_SECONDS)
-        self.consumer.commit(offsets=ends, asynchronous=False)
-        return [one for one in partitions if one.offset >= 0] + ends
+            return known
+        for one in new:  # one that was added to the topic meanwhile has only new messages
+            one.offset = OFFSET_END if one.partition < self.total else OFFSET_BEGINNING
+        begins = self.consumer.offsets_for_times(new, timeout=START_SECONDS)
+        self.consumer.commit(offsets=begins, asynchronous=False)
+        return known + begins
 
     def on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Take account of partitions that the group takes away."""
@@ -728,8 +727,6 @@ def run(arguments: argparse.Namespace, log: Log) -> None:
         log.keep_progress()
         if progress is not None:
             log.note(progress.summary())
-            if log.is_lasting("connection"):
-                log.note("waiting for a broker to say goodbye to; Ctrl-C ends it at once")
         consumer.close()  # commits what is stored, and leaves the group
 
 

@@ -13,9 +13,12 @@ from typing import Any
 
 import lz4.frame
 import pytest
-from broker import USER, Broker, ResourceType
+from broker import USER, Broker, ResourceType, wait
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import NewPartitions
 from conftest import PROTOCOLS, SCRIPT, Run, Start, new_protocol, parse, seconds_at_most, settings, write_config
+
+import consumer
 
 
 def offsets(runs: Iterable[Run]) -> Counter[tuple[int, int]]:
@@ -30,9 +33,9 @@ def all_of(broker: Broker, topic: str, partitions: int) -> set[tuple[int, int]]:
 
 def committed(broker: Broker, keys: dict[str, str], topic: str, partitions: int = 1) -> list[int]:
     """Return the group's committed offsets, -1001 where there is none."""
-    consumer = Consumer({"bootstrap.servers": broker.address("PLAINTEXT"), "group.id": keys["group.id"]})
-    found = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=10)
-    consumer.close()
+    client = Consumer({"bootstrap.servers": broker.address("PLAINTEXT"), "group.id": keys["group.id"]})
+    found = client.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=10)
+    client.close()
     return [one.offset for one in found]
 
 
@@ -90,6 +93,17 @@ def test_a_group_that_began_at_the_end_misses_nothing_from_then_on(
     wait_until_committed(broker, keys, topic3, 3)
     assert second.stop() == 0
     assert [line["offset"] for line in second.lines if line["partition"] == 1] == [1, 2, 3, 4, 5]
+
+
+def test_a_partition_that_is_added_is_read_from_its_first_message(broker: Broker, topic: str, start: Start) -> None:
+    run = start(settings(broker, auto__offset__reset="latest", topic__metadata__refresh__interval__ms="1000"), topic)
+    run.wait_for_words("waits for new messages")
+    for future in broker.admin.create_partitions([NewPartitions(topic, 2)]).values():
+        wait(future)
+    broker.produce(topic, [b"x"] * 5, partition=1)
+    run.wait_for_lines(5)
+    assert run.stop() == 0
+    assert [line["offset"] for line in run.lines] == list(range(5))
 
 
 def test_two_signals_at_once_end_it_without_a_traceback(broker: Broker, topic: str, start: Start) -> None:
@@ -414,7 +428,7 @@ def test_the_end_of_a_partition_is_no_error(broker: Broker, topic: str, start: S
 def test_hostile_values_neither_stop_the_stream_nor_fill_the_memory(broker: Broker, topic: str, start: Start) -> None:
     bomb = lz4.frame.compress(bytes(230_000_000))
     assert len(bomb) < 1_000_000
-    hostile = [bomb, consumer_magic() + b"\xff" * 1000, lz4.frame.compress(b"cut short" * 9)[:-5]]
+    hostile = [bomb, consumer.LZ4_MAGIC + b"\xff" * 1000, lz4.frame.compress(b"cut short" * 9)[:-5]]
     broker.produce(topic, hostile * 30)
     run = start(settings(broker), topic, "--max-messages", "90")
     peak = 0
@@ -426,11 +440,6 @@ def test_hostile_values_neither_stop_the_stream_nor_fill_the_memory(broker: Brok
     assert all(line["encoding"] == "base64" for line in run.lines)
     assert run.stderr.count("warning") == 30
     assert peak < 400_000_000
-
-
-def consumer_magic() -> bytes:
-    """Return what an LZ4 frame begins with."""
-    return bytes(lz4.frame.compress(b"")[:4])
 
 
 def memory(pid: int) -> int:
