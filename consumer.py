@@ -39,15 +39,7 @@ if __name__ == "__main__":
 
 try:
     import confluent_kafka
-    from confluent_kafka import (
-        OFFSET_BEGINNING,
-        OFFSET_END,
-        Consumer,
-        KafkaError,
-        KafkaException,
-        Message,
-        TopicPartition,
-    )
+    from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
     from lz4.frame import create_decompression_context, decompress_chunk
 except ImportError as missing:
     sys.exit(f"error: {missing}: activate the virtual environment, or make one: pip install -r requirements.txt")
@@ -106,6 +98,7 @@ FINAL = {  # only a person can help, also when it comes after hours
     KafkaError.INVALID_SESSION_TIMEOUT,
 }
 
+START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
 EXAMPLES = """\
 examples:
   python consumer.py --topic tron.broadcasted.transactions
@@ -295,7 +288,7 @@ def positive(text: str) -> int:
 def start_point(text: str) -> int:
     """Return what --from means: OFFSET_BEGINNING, OFFSET_END, or milliseconds since 1970."""
     if text in ("beginning", "end"):
-        return OFFSET_BEGINNING if text == "beginning" else OFFSET_END
+        return confluent_kafka.OFFSET_BEGINNING if text == "beginning" else confluent_kafka.OFFSET_END
     now = time.time()
     try:
         if ago := re.fullmatch(r"([0-9]{1,9})([mhd])", text):
@@ -305,10 +298,7 @@ def start_point(text: str) -> int:
         else:
             raise ValueError
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            "must be beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone), "
-            f"not {text!r}"
-        ) from None
+        raise argparse.ArgumentTypeError(f"must be {START_FORMS}, not {text!r}") from None
     if moment > now:
         raise argparse.ArgumentTypeError(f"{text} is in the future")
     return max(0, int(moment * 1000))  # Kafka reads negative ones as beginning and end
@@ -513,7 +503,7 @@ class Progress:
         if not new:
             return known
         for one in new:  # one that was added to the topic meanwhile has only new messages
-            one.offset = OFFSET_END if one.partition < self.total else OFFSET_BEGINNING
+            one.offset = confluent_kafka.OFFSET_END if one.partition < self.total else confluent_kafka.OFFSET_BEGINNING
         begins = self.consumer.offsets_for_times(new, timeout=START_SECONDS)
         self.consumer.commit(offsets=begins, asynchronous=False)
         return known + begins
@@ -628,7 +618,7 @@ def move_group(consumer: Consumer, partitions: list[int], point: int, troubles: 
 
     offsets = offsets_at(point)
     if any(found.offset < 0 for found in offsets):  # no message is as new as that
-        ends = offsets_at(OFFSET_END)
+        ends = offsets_at(confluent_kafka.OFFSET_END)
         offsets = [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
     try:
         consumer.committed(offsets, timeout=START_SECONDS)  # commit() waits 45 s where the group may not be used
@@ -708,9 +698,9 @@ def run(arguments: argparse.Namespace, log: Log) -> None:
     config = read_config(arguments.config, log)
     if sys.stdout is None:
         raise Failure("standard output is closed")
-    stop = StopSignal()
     troubles = Troubles(log, arguments.topic, config["group.id"])
     consumer = connect(arguments.config, config, troubles)
+    stop = StopSignal()
     progress = None
     try:
         servers = config.get("bootstrap.servers") or config["metadata.broker.list"]
@@ -738,30 +728,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if sys.stderr is None:  # closed: print() would take standard output, and a socket the descriptor
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    versions = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
+    library = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
     parser = argparse.ArgumentParser(
         description="Print the messages of a Kafka topic as JSON Lines.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--topic", required=True, type=topic_name, help="the topic to read")
-    parser.add_argument("--config", default="config.ini", metavar="FILE", help="connection settings [config.ini]")
-    parser.add_argument("--max-messages", type=positive, default=sys.maxsize, metavar="N", help="stop after N messages")
-    parser.add_argument(
-        "--from",
-        dest="start",
-        type=start_point,
-        metavar="WHEN",
-        help="first move the group to: beginning, end, 30m, 2h, 1d (ago), or a time such as 2026-11-23T10:00Z",
-    )
-    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
-    parser.add_argument(
-        "--version",
-        action="version",
-        help="show what a bug report needs",
-        version=f"%(prog)s {__version__}, {versions}",
-    )
+    option = parser.add_argument
+    option("--topic", required=True, type=topic_name, help="the topic to read")
+    option("--config", default="config.ini", metavar="FILE", help="connection settings [config.ini]")
+    option("--max-messages", type=positive, default=sys.maxsize, metavar="N", help="stop after N messages")
+    option("--from", dest="start", type=start_point, metavar="WHEN", help=f"first move the group: {START_FORMS}")
+    option("--quiet", action="store_true", help="say nothing but warnings and errors")
+    option("--version", action="version", version=f"%(prog)s {__version__}, {library}", help="what a bug report needs")
     arguments = parser.parse_args(argv)
     log = Log(arguments.quiet)
     try:
