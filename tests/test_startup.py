@@ -162,6 +162,15 @@ def test_ctrl_c_while_the_broker_does_not_answer(broker: Broker, topic: str, sta
     assert run.stderr == ""
 
 
+def test_ctrl_c_after_a_long_wait_for_an_answer(broker: Broker, topic: str, start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{silent.getsockname()[1]}"), topic)
+        time.sleep(7)
+        with seconds_at_most(3):
+            assert run.stop() == 0
+    assert run.stderr == ""
+
+
 def test_debug_does_not_show_the_password(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"])
     run = start(settings(broker, debug="all"), topic, "--max-messages", "1")
