@@ -423,18 +423,18 @@ class Troubles:
         failure = Failure(f"{remedy} ({text})" if remedy else text)
         if code in FINAL or (remedy and not self.running):
             raise failure
-        if code == KafkaError._ALL_BROKERS_DOWN:
-            self.all_down = True
-            text = "no broker can be reached"
-        elif not self.running:
-            broker, _, reason = text.partition(": ")
-            self.reasons[broker] = reason
+        all_down = code == KafkaError._ALL_BROKERS_DOWN
         if not self.running:
-            return
-        if code == KafkaError._MAX_POLL_EXCEEDED:
+            if all_down:
+                self.all_down = True
+            else:
+                broker, _, reason = text.partition(": ")
+                self.reasons[broker] = reason
+        elif code == KafkaError._MAX_POLL_EXCEEDED:
             self.log.warn("standard output was blocked for longer than max.poll.interval.ms: joining the group again")
         elif LOGIN_REFUSED not in text:
-            self.log.warn_once("connection", f"{text}; trying again until it works")
+            reason = "no broker can be reached" if all_down else text
+            self.log.warn_once("connection", f"{reason}; trying again until it works")
         elif self.log.warn_once("login", f"{text}; trying again for a while") > REFUSED_SECONDS:
             raise failure
 

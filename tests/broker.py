@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait(future: "Future[Any]", seconds: float = 30) -> Any:
-    """Return the result of one admin request."""
-    return future.result(timeout=seconds)
+def wait(futures: "Mapping[Any, Future[Any]]", seconds: float = 30) -> list[Any]:
+    """Return the results of an admin request."""
+    return [future.result(timeout=seconds) for future in futures.values()]
 
 
 class Broker:
@@ -289,8 +289,7 @@ class Broker:
         credentials = UserScramCredentialUpsertion(
             user, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), password.encode()
         )
-        for future in self.admin.alter_user_scram_credentials([credentials]).values():
-            wait(future)
+        wait(self.admin.alter_user_scram_credentials([credentials]))
 
     def acl(self, resource: ResourceType, name: str, operation: AclOperation = AclOperation.READ) -> AclBinding:
         """Return the rule that USER may do `operation` on whatever begins with `name`."""
@@ -307,8 +306,7 @@ class Broker:
     def _grant(self) -> None:
         self.set_password(PASSWORD)
         rules = [self.acl(ResourceType.TOPIC, "tron."), self.acl(ResourceType.GROUP, USER)]
-        for future in self.admin.create_acls(rules).values():
-            wait(future)
+        wait(self.admin.create_acls(rules))
 
     def withdraw(self, resource: ResourceType, name: str) -> None:
         """Take a rule away that `acl` returns."""
@@ -322,21 +320,22 @@ class Broker:
             rule.operation,
             rule.permission_type,
         )
-        for future in self.admin.delete_acls([filters]).values():
-            wait(future)
+        wait(self.admin.delete_acls([filters]))
 
     def create_topic(self, name: str, partitions: int = 1, **settings: str) -> str:
         """Create a topic with its settings (underscores stand for dots) and return its name."""
         config = {key.replace("_", "."): value for key, value in settings.items()}
         new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
-        for future in self.admin.create_topics([new]).values():
-            wait(future)
+        wait(self.admin.create_topics([new]))
         return name
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic and its messages."""
-        for future in self.admin.delete_topics([name]).values():
-            wait(future)
+        wait(self.admin.delete_topics([name]))
+
+    def delete_records(self, topic: str, before: int) -> None:
+        """Delete the messages of partition 0 before an offset, as retention does."""
+        wait(self.admin.delete_records([TopicPartition(topic, 0, before)]))
 
     def produce(
         self, topic: str, values: "Iterator[bytes | None] | list[bytes | None] | list[bytes]", partition: int = -1
@@ -361,7 +360,7 @@ class Broker:
     def end(self, topic: str, partition: int = 0) -> int:
         """Return the offset of the next message of a partition."""
         request = {TopicPartition(topic, partition): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
-        return int(wait(next(iter(self.admin.list_offsets(request).values()))).offset)
+        return int(wait(self.admin.list_offsets(request))[0].offset)
 
 
 @contextlib.contextmanager

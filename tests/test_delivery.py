@@ -98,8 +98,7 @@ def test_a_group_that_began_at_the_end_misses_nothing_from_then_on(
 def test_a_partition_that_is_added_is_read_from_its_first_message(broker: Broker, topic: str, start: Start) -> None:
     run = start(settings(broker, auto__offset__reset="latest", topic__metadata__refresh__interval__ms="1000"), topic)
     run.wait_for_words("waits for new messages")
-    for future in broker.admin.create_partitions([NewPartitions(topic, 2)]).values():
-        wait(future)
+    wait(broker.admin.create_partitions([NewPartitions(topic, 2)]))
     broker.produce(topic, [b"x"] * 5, partition=1)
     run.wait_for_lines(5)
     assert run.stop() == 0
@@ -392,8 +391,7 @@ def test_retention_deletes_what_was_not_yet_read(broker: Broker, topic: str, sta
     broker.produce(topic, [b"x"] * 100)
     keys = settings(broker)
     assert start(keys, topic, "--max-messages", "10").end() == 0
-    for future in broker.admin.delete_records([TopicPartition(topic, 0, 50)]).values():
-        future.result(timeout=10)
+    broker.delete_records(topic, before=50)
     run = start(keys, topic, "--max-messages", "50")
     assert run.end() == 0
     assert [line["offset"] for line in run.lines] == list(range(50, 100))
@@ -406,8 +404,7 @@ def test_retention_with_auto_offset_reset_error_ends_it(broker: Broker, topic: s
     broker.produce(topic, [b"x"] * 100)
     keys = settings(broker)
     assert start(keys, topic, "--max-messages", "10").end() == 0
-    for future in broker.admin.delete_records([TopicPartition(topic, 0, 50)]).values():
-        future.result(timeout=10)
+    broker.delete_records(topic, before=50)
     run = start({**keys, "auto.offset.reset": "error"}, topic)
     assert run.end() == 1
     assert "out of range" in run.stderr

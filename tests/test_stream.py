@@ -112,8 +112,7 @@ def test_standard_output_has_nothing_but_the_lines(broker: Broker, topic: str, s
 
 
 def test_a_topic_is_never_created(broker: Broker, start: Start) -> None:
-    for future in broker.admin.create_acls([broker.acl(ResourceType.TOPIC, "tron.typo", AclOperation.CREATE)]).values():
-        wait(future)
+    wait(broker.admin.create_acls([broker.acl(ResourceType.TOPIC, "tron.typo", AclOperation.CREATE)]))
     run = start(settings(broker), "tron.typo")
     assert run.end() == 1
     assert "tron.typo" not in broker.admin.list_topics(timeout=10).topics
