@@ -57,4 +57,5 @@ def make_certificates(directory: Path, server_name: str = "kafka.example", host:
     (directory / "server.cer.pem").write_bytes(server)
     (directory / "server.pem").write_bytes(_key_pem(server_key) + server)
     (directory / "client.cer.pem").write_bytes(client)
+    (directory / "client.key.pem").touch(mode=0o600)
     (directory / "client.key.pem").write_bytes(_key_pem(client_key))
