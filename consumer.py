@@ -12,6 +12,8 @@
 
 A message counts as read only when its line has been written. So whatever kills the script, the next run of the
 same group prints what is missing: every message at least once.
+
+A worker thread does all that touches Kafka and standard output; the main thread waits for signals, and for the end.
 """
 
 from __future__ import annotations
@@ -21,8 +23,6 @@ import base64
 import configparser
 import contextlib
 import datetime
-import fcntl
-import json
 import os
 import re
 import select
@@ -31,8 +31,8 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
+from json.encoder import encode_basestring
 from typing import Any
 
 if __name__ == "__main__":
@@ -40,64 +40,39 @@ if __name__ == "__main__":
 
 try:
     import confluent_kafka
-    from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-    from lz4.frame import create_decompression_context, decompress_chunk
+    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
+    from confluent_kafka import TopicPartition as Partition
+    from lz4.frame import create_decompression_context, decompress_chunk, reset_decompression_context
 except ImportError as missing:
     sys.exit(f"error: {missing}: activate the virtual environment, or make one: pip install -r requirements.txt")
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 DEFAULTS = {  # the INI overrides them; [librdkafka's own]
+    "auto.offset.reset": "latest",  # [largest, the same]
+    "enable.auto.commit": "true",
     "fetch.queue.backoff.ms": "10",  # [1000] or fetching rests for a second each time the queue is full
     "queued.max.messages.kbytes": "8192",  # [65536] as fast, in half of the memory
     "auto.commit.interval.ms": "1000",  # [5000] bounds what is repeated after a kill
     "topic.metadata.propagation.max.ms": "5000",  # [30000] how long a deleted topic goes unnoticed
-    "log_level": "4",  # [6] warnings, for Log.log, which shows one kind of them
+    "log_level": "4",  # [6] warnings, for Errors.log, which shows one kind of them
 }
-FORCED = {"enable.auto.offset.store": "false"}  # print_messages stores an offset once its line is written
-PLACEHOLDERS = ("YOUR_USERNAME", "YOUR_PASSWORD")  # of config.example.ini
 
-POLL_SECONDS = 0.2  # how late a Ctrl-C is noticed when no message comes
-FINISH_SECONDS = 1.5  # for the batch in hand after a signal, in which a reader that stands still takes nothing
-GOODBYE_SECONDS = 10  # for all of the end after a signal, also where a broker has gone
-BATCH = 500  # messages at the most between two flushes
-PIPE_BYTES = 1 << 18  # [64 KB] the reader works on while the next lines are made: a tenth faster; in 1 MB no more
-WRITE_BYTES = 1 << 20  # lines held in memory at the most, whatever the messages inflate to
-LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204 in little endian: LZ4 Frame Format Description, "General Structure"
-MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
-
-START_SECONDS = 10  # in which the broker has to answer; a slow link with TLS and SCRAM needs two or three
+POLL_SECONDS = 0.2  # how late a signal is noticed when no message comes
+ANSWER_SECONDS = 2  # for the answer to one request
+START_SECONDS = 10  # in which the brokers have to answer; a slow link with TLS and SCRAM needs two or three
 DOWN_SECONDS = 3  # the same once every address has failed: one host may have a second address
-QUIET_SECONDS = 60  # after so long a trouble is news again; librdkafka reports a lasting one every 30 s
 REFUSED_SECONDS = 10  # a login refused for so long is refused for good
+QUIET_SECONDS = 60  # after so long a trouble is news again; librdkafka reports a lasting one every 30 s
+LOG_SECONDS = 60.0  # between two progress lines in a log
+FINISH_SECONDS = 1.5  # for the write in hand after a signal, in which a reader that stands still takes nothing
+GOODBYE_SECONDS = 10  # for the last commit and leaving the group, also where the broker has gone
+FAILED_GOODBYE_SECONDS = 3  # the same after a failure, when there is little to wait for
 
-LOGIN_REFUSED = "SASL authentication error"
-# What librdkafka says, and what the user can do about it; the first that fits counts. At the start each is final.
-REMEDIES = {
-    "mechanism handshake failed": "the broker does not offer this kind of login: check sasl.mechanisms",
-    LOGIN_REFUSED: "the login was refused: check sasl.username and sasl.password",
-    "SSL alert": "the client certificate was refused: check ssl.certificate.location and ssl.key.location",
-    "PLAINTEXT broker listener": "no TLS on this port: check security.protocol and the port in bootstrap.servers",
-    "certificate verify failed": "the broker's certificate is not trusted: check ssl.ca.location, and whether "
-    "ssl.endpoint.identification.algorithm must be none because the certificate does not name the host",
-    "Unknown topic or partition": "there is no topic {topic}: check --topic",
-    "Topic authorization failed": "this user may not read topic {topic}: check --topic and sasl.username",
-    "Group authorization failed": "this user may not use group {group}: group.id must begin with the username",
-    "fenced": "another copy has the same group.instance.id",
-    "instance ID is still used": "another copy has the same group.instance.id",
-    "Invalid session timeout": "the broker does not allow this session.timeout.ms",
-    "key values mismatch": "ssl.key.location is not the key of the certificate in ssl.certificate.location",
-    "location failed": "this is not the right kind of file, or not in PEM format",
-    "no certificate assigned": "ssl.key.location is set, so ssl.certificate.location must be, too",
-}
-FINAL = {  # only a person can help, also when it comes after hours
-    KafkaError._FATAL,
-    KafkaError._AUTO_OFFSET_RESET,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.INVALID_SESSION_TIMEOUT,
-}
+BATCH = 500  # messages at the most between two looks at the signal and the clock
+WRITE_BYTES = 1 << 20  # lines held in memory at the most, whatever the messages inflate to
+PIPE_BYTES = 1 << 18  # [64 KB] the reader works on while the next lines are made: a tenth faster; in 1 MB no more
+MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
 START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
 EXAMPLES = """\
@@ -124,93 +99,31 @@ class ConfigError(Failure):
     status = 2
 
 
+class Stopped(Exception):
+    """A signal came while a broker was waited for."""
+
+
 class Log:
-    """Standard error: what is to be said beside the messages, and the progress line that is rewritten in place."""
+    """Standard error: what is to be said beside the messages."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
-        self._progress_shown = False
-        self._lasting: dict[str, tuple[float, float]] = {}  # kind of trouble -> when it began, was last reported
+        self.in_place = False  # the last line is one to be written over
 
-    def note(self, text: str) -> None:
+    def say(self, text: str, in_place: bool = False) -> None:
+        """Write a line; one in place is cut to the terminal's width, and the next one is written over it."""
+        clear, self.in_place = "\r\x1b[K" if self.in_place else "", in_place
+        with contextlib.suppress(OSError):  # nobody listens any more; the messages still count
+            descriptor = sys.stderr.fileno()
+            end = "" if in_place else "\n"
+            width = os.get_terminal_size(descriptor).columns - 1 if in_place else None
+            # Past sys.stderr: what it cannot write it tries again at exit, and makes the exit status 120.
+            os.write(descriptor, f"{clear}{text[:width]}{end}".encode(errors="backslashreplace"))
+
+    def note(self, text: str, in_place: bool = False) -> None:
         """Say what --quiet leaves out."""
         if not self.quiet:
-            self._write(f"{text}\n")
-
-    def warn(self, text: str) -> None:
-        """Say what the run survives."""
-        self._write(f"warning: {text}\n")
-
-    def warn_once(self, kind: str, text: str) -> float:
-        """Warn of a trouble that is reported again and again; return for how many seconds it has lasted."""
-        now = time.monotonic()
-        began, reported = self._lasting.get(kind, (now, -QUIET_SECONDS))
-        if now - reported >= QUIET_SECONDS:
-            began = now
-            self.warn(text)
-        self._lasting[kind] = began, now
-        return now - began
-
-    def error(self, text: str) -> None:
-        """Say what ends the run."""
-        self._write(f"error: {text}\n")
-
-    def progress(self, text: str) -> None:
-        """Show `text`, cut to the terminal's width, until something else is said."""
-        with contextlib.suppress(OSError):  # the terminal has been closed
-            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-            self._write(f"{text[: width - 1]}\r")  # \r: what others write to the terminal goes over it
-            self._progress_shown = True
-
-    def keep_progress(self) -> None:
-        """Leave the progress line as it stands."""
-        if self._progress_shown:
-            self._progress_shown = False
-            self._write("\n")
-
-    def log(self, level: int, form: str, *arguments: str) -> None:
-        """Take librdkafka's log, as logging.Logger does. Only this of it has no callback, and matters."""
-        text = re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)
-        if "offset reset" in text:
-            self.warn(f"messages were deleted before they could be read: {text}")
-
-    def _write(self, text: str) -> None:
-        clear = "\x1b[K" if self._progress_shown else ""
-        self._progress_shown = False
-        with contextlib.suppress(OSError):  # nobody listens any more; the messages still count
-            sys.stderr.write(clear + text)
-            sys.stderr.flush()
-
-
-class StopSignal:
-    """Ctrl-C and SIGTERM: the first sets `received`, a second one ends the process at once."""
-
-    NUMBERS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.received = False
-        for number in self.NUMBERS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGALRM, self._give_up)
-        # A thread waits for them: an exception raised in poll() would lose the message that poll() holds.
-        signal.pthread_sigmask(signal.SIG_BLOCK, self.NUMBERS)
-        threading.Thread(target=self._wait, daemon=True).start()
-
-    def _wait(self) -> None:
-        signal.sigwait(self.NUMBERS)
-        signal.setitimer(signal.ITIMER_REAL, FINISH_SECONDS, POLL_SECONDS)
-        self.received = True
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.NUMBERS)  # a second one kills, wherever the process hangs
-        time.sleep(GOODBYE_SECONDS)
-        os._exit(1)
-
-    def _give_up(self, _: int, interrupted: FrameType | None) -> None:
-        if interrupted is not None and interrupted.f_code is write_all.__code__:  # anything else ends by itself
-            raise Failure("standard output is blocked: what it did not take will be printed by the next run")
-
-    def disarm(self) -> None:
-        """Say that the batch in hand is finished."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
+            self.say(text, in_place)
 
 
 # -- settings
@@ -224,33 +137,36 @@ def read_config(path: str, log: Log) -> dict[str, str]:
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
-            text, mode = file.read(), os.fstat(file.fileno()).st_mode
+            settings = {key: value for key, value in parse_ini(path, file.read()).items() if value}
     except FileNotFoundError:
-        raise ConfigError(f"{path} not found: copy it (install -m 600 config.example.ini {path}) and edit it") from None
+        copy = "copy" if os.name == "nt" else "install -m 600"
+        raise ConfigError(f"{path} not found: copy it ({copy} config.example.ini {path}) and edit it") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
 
-    settings = {key: value for key, value in parse_ini(path, text).items() if value}
     for key in ("sasl.username", "sasl.password"):
-        if settings.get(key) in PLACEHOLDERS:
+        if settings.get(key) in ("YOUR_USERNAME", "YOUR_PASSWORD"):
             raise ConfigError(f"{path}: {key} is still the example's: put in your own")
-    if mode & 0o044:
-        log.warn(f"{path} holds a password and others may read it: chmod 600 {path}")
-    if not settings.keys() & {"bootstrap.servers", "metadata.broker.list"}:
+    if "bootstrap.servers" not in settings:
         raise ConfigError(f"{path}: bootstrap.servers is missing")
     if "group.id" not in settings:
         if "sasl.username" not in settings:
             raise ConfigError(f"{path}: sasl.username is missing (without a login: group.id)")
         settings["group.id"] = f"{settings['sasl.username']}-group-1"
+    secrets = [path]
     for key, value in settings.items():
         if key.endswith(".location") and value != "probe":  # ssl.ca.location = probe: the system's own
             location = os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(value))
             if not os.access(location, os.R_OK):
                 raise ConfigError(f"{path}: {key}: there is no readable file {location}")
             settings[key] = location
-    return {**DEFAULTS, **settings, **FORCED}
+            secrets += [location] if key == "ssl.key.location" else []
+    shared = [name for name in secrets if os.name == "posix" and os.stat(name).st_mode & 0o044]
+    if shared:
+        log.say(f"warning: others may read the secrets in {' and '.join(shared)}: chmod 600 {' '.join(shared)}")
+    return {**DEFAULTS, **settings}
 
 
 def parse_ini(path: str, text: str) -> dict[str, str]:
@@ -273,24 +189,10 @@ def parse_ini(path: str, text: str) -> dict[str, str]:
     return dict(parser["kafka"])
 
 
-def topic_name(text: str) -> str:
-    """Return `text` if Kafka allows it as a topic's name; librdkafka would take ^... as a pattern."""
-    if not re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", text) or text in (".", ".."):
-        raise argparse.ArgumentTypeError("a topic name has 1 to 249 characters out of a-z A-Z 0-9 . _ -")
-    return text
-
-
-def positive(text: str) -> int:
-    """Return `text` as a whole number of at least 1."""
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
-    return int(text)
-
-
-def start_point(text: str) -> int:
+def start_time(text: str) -> int:
     """Return what --from means: OFFSET_BEGINNING, OFFSET_END, or milliseconds since 1970."""
     if text in ("beginning", "end"):
-        return confluent_kafka.OFFSET_BEGINNING if text == "beginning" else confluent_kafka.OFFSET_END
+        return OFFSET_BEGINNING if text == "beginning" else OFFSET_END
     now = time.time()
     try:
         if ago := re.fullmatch(r"([0-9]{1,9})([mhd])", text):
@@ -299,7 +201,7 @@ def start_point(text: str) -> int:
             moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
         else:
             raise ValueError
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):  # OSError: Windows, before 1970
         raise argparse.ArgumentTypeError(f"must be {START_FORMS}, not {text!r}") from None
     if moment > now:
         raise argparse.ArgumentTypeError(f"{text} is in the future")
@@ -308,418 +210,551 @@ def start_point(text: str) -> int:
 
 # -- a message and its line
 
-to_json = json.JSONEncoder(ensure_ascii=False).encode
+LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204 in little endian: LZ4 Frame Format Description, "General Structure"
+CONTROLS = bytes(range(32))  # what JSON forbids in a string: RFC 8259, section 7
+lz4_context = create_decompression_context()  # one for all: a new one for each message takes twice the time
 
 
-class TooLarge(Exception):
-    """A value would decompress to more than MAX_INFLATED bytes."""
-
-
-def decompress(value: bytes) -> bytes:
+def decompress(value: bytes) -> bytes | None:
     """Return what the LZ4 frames in `value` hold, one after the other; `value` itself where it is anything else.
 
-    Raises TooLarge.
+    None where that would be more than MAX_INFLATED bytes, whatever a frame's header claims and its blocks hold.
     """
     if not value.startswith(LZ4_MAGIC):
         return value
-    parts = []
-    room = MAX_INFLATED
-    rest = memoryview(value)
-    while rest:
-        try:
-            # Bounded by max_length: a frame's header may claim, and its blocks may hold, any size.
-            part, size, whole = decompress_chunk(create_decompression_context(), rest, max_length=room + 1)
-        except RuntimeError:
-            return value
+    try:
+        content, size, whole = decompress_chunk(lz4_context, value, MAX_INFLATED)
+        if whole and size == len(value):
+            return bytes(content)
+    except RuntimeError:
+        pass
+
+    reset_decompression_context(lz4_context)
+    parts, room, rest = [], MAX_INFLATED, memoryview(value)
+    while rest[:4] == LZ4_MAGIC:  # liblz4 would skip a skippable frame, and its bytes be lost
+        part, whole = b"", False
+        with contextlib.suppress(RuntimeError):
+            part, size, whole = decompress_chunk(create_decompression_context(), rest, room + 1)
         room -= len(part)
-        if room < 0:
-            raise TooLarge
-        if not whole or rest[:4] != LZ4_MAGIC:  # liblz4 would skip a skippable frame, and its bytes be lost
-            return value
+        if not whole or room < 0:
+            return value if room >= 0 else None
         parts.append(part)
         rest = rest[size:]
-    return b"".join(parts)
+    return value if rest else b"".join(parts)
 
 
-def json_line(partition: int, offset: int, value: bytes | None, warn: Callable[[str], None]) -> bytes:
+def json_string(text: bytes) -> bytes:
+    """Return UTF-8 text as a JSON string. Raises UnicodeDecodeError."""
+    decoded = text.decode()
+    if len(text.translate(None, CONTROLS)) < len(text):
+        return encode_basestring(decoded).encode()
+    # JSON in JSON has a quote in every twelve bytes, for which encode_basestring takes half as long again.
+    return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+
+def json_line(partition: int, offset: int, value: bytes | None, say: Callable[[str], None]) -> bytes:
     """Return the line of a message: UTF-8 JSON with a newline, from which the value's every byte can be got back."""
     if value is None:
-        text = "null"
+        text = b"null"
     else:
+        content = decompress(value)
+        if content is None:
+            size = f"inflates to over {MAX_INFLATED >> 20} MiB"
+            say(f"warning: partition {partition}, offset {offset}: {size}, printed as it is")
+            content = value
         try:
-            value = decompress(value)
-        except TooLarge:
-            warn(f"partition {partition}, offset {offset}: inflates to over {MAX_INFLATED >> 20} MiB, printed as it is")
-        try:
-            text = to_json(value.decode())
+            text = json_string(content)
         except UnicodeDecodeError:
-            text = f'"{base64.b64encode(value).decode()}", "encoding": "base64"'
-    return f'{{"partition": {partition}, "offset": {offset}, "value": {text}}}\n'.encode()
+            text = b'"%b", "encoding": "base64"' % base64.b64encode(content)
+    return b'{"partition": %d, "offset": %d, "value": %b}\n' % (partition, offset, text)
 
 
-def write_all(descriptor: int, lines: bytearray) -> int:
-    """Write all of `lines`, empty it, and return how many bytes that were. Raises OSError.
+# -- what goes wrong
 
-    Past Python's own buffer, in which something could be left to fail later.
-    """
-    size = len(lines)
-    with memoryview(lines) as rest:
-        done = 0
-        while done < size:
-            done += os.write(descriptor, rest[done:])
-    lines.clear()
-    return size
-
-
-def end_torn_line(descriptor: int) -> None:
-    """End the half line that a killed run may have left at the end of a file. Raises OSError."""
-    end = b"\n"
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        with contextlib.suppress(OSError), open(f"/dev/fd/{descriptor}", "rb") as file:
-            file.seek(-1, os.SEEK_END)  # raises OSError where the file is empty
-            end = file.read(1)
-    if end != b"\n":
-        os.write(descriptor, b"\n")
-
-
-def reader_is_gone(descriptor: int) -> bool:
-    """Tell whether the pipe's reader has closed it, which a write would notice only with the next message."""
-    watch = select.poll()
-    watch.register(descriptor, 0)  # POLLERR is always reported
-    return any(event & select.POLLERR for _, event in watch.poll(0))
-
-
-# -- Kafka
+CLOSED = "the broker closed the connection: check security.protocol, a TLS port needs SASL_SSL"
+# An error's code -> words in librdkafka's text -> what the user can do about it; the first words that fit count.
+ADVICE = {
+    KafkaError._AUTHENTICATION: {
+        "failed: Local: ": "",  # the connection was lost in the middle of a login
+        "SASL state": "this port takes no login: check security.protocol and the port in bootstrap.servers",
+        "mechanism handshake failed": "the broker does not offer this kind of login: check sasl.mechanisms",
+        "": "the login was refused: check sasl.username and sasl.password",
+    },
+    KafkaError._SSL: {
+        "certificate verify failed": "the broker's certificate is not trusted: check ssl.ca.location, and whether "
+        "ssl.endpoint.identification.algorithm must be none because the certificate does not name the host",
+        "": "the broker offers no TLS that fits: check the ssl.* settings",
+    },
+    KafkaError._TRANSPORT: {
+        "SSL alert": "the client certificate was refused: check ssl.certificate.location and ssl.key.location",
+        "PLAINTEXT broker listener": "no TLS on this port: check security.protocol and the port in bootstrap.servers",
+        "Send failed": CLOSED,
+    },
+    KafkaError._INVALID_ARG: {
+        "key values mismatch": "ssl.key.location is not the key of the certificate in ssl.certificate.location",
+        "no certificate assigned": "ssl.key.location is set, so ssl.certificate.location must be, too",
+        "location failed": "this is not the right kind of file, or not in PEM format",
+    },
+    KafkaError.UNKNOWN_TOPIC_OR_PART: {"": "there is no topic {topic}: check --topic"},
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: {"": "this user may not read topic {topic}: check --topic, sasl.username"},
+    KafkaError.GROUP_AUTHORIZATION_FAILED: {"": "this user may not use group {group}: it must begin with the username"},
+    KafkaError.INVALID_SESSION_TIMEOUT: {"": "the broker does not allow this session.timeout.ms"},
+    KafkaError._AUTO_OFFSET_RESET: {"": "auto.offset.reset = error, and there is no offset to begin at"},
+    KafkaError._FATAL: {"nstance": "another copy has the same group.instance.id"},
+}
+# What is final follows from the code alone: a trouble with a connection where no broker answers at the start (a login
+# that is refused for long, also later); everything else in ADVICE whenever it comes.
+CONNECTION = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT)
+NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
+    r"^Failed to create consumer: |\b\w+://|/(bootstrap|\d+)(?=: )|: broker certificate could not .*"
+    r"|: connecting to a PLAINTEXT broker.*| \(after \d+ms.*|\s+$"
+)
 
 
 def plain(error: KafkaError) -> str:
-    """Return librdkafka's message without what only its developers need."""
-    text = re.sub(
-        r"^Failed to create consumer: |: broker certificate could not .*| \(after \d+ms.*|\s+$", "", error.str()
-    )
-    return re.sub(r"\b\w+://|/(bootstrap|\d+)(?=: )", "", text)
+    """Return librdkafka's text without NOISE."""
+    return NOISE.sub("", error.str())
 
 
-def remedy_for(text: str) -> str:
-    """Return what REMEDIES says to librdkafka's message, or nothing."""
-    return next((advice for words, advice in REMEDIES.items() if words in text), "")
+def advice(error: KafkaError) -> str:
+    """Return what ADVICE says to an error, or nothing."""
+    return next((each for words, each in ADVICE.get(error.code(), {}).items() if words in error.str()), "")
 
 
-class Troubles:
-    """Judges what librdkafka reports: the end of the run, or something that passes."""
+class Errors:
+    """Judges what librdkafka reports, by error_cb, as a message, of a commit, in its log: a warning, or the end."""
 
-    def __init__(self, log: Log, topic: str, group: str) -> None:
-        self.log = log
-        self.topic = topic
-        self.group = group
-        self.running = False  # True once the broker has answered
+    def __init__(self, log: Log, topic: str, group_id: str) -> None:
+        self.stderr = log
+        self.names = {"topic": topic, "group": group_id}
+        self.connected = False  # True once a broker has answered
         self.reasons: dict[str, str] = {}  # until then: broker -> why it does not
+        self.remedy: Failure | None = None  # until then: the first reason that the user can mend
         self.all_down = False
+        self.lasting: dict[str, tuple[float, float]] = {}  # kind of trouble -> when it began, was last reported
+        self.failure: Failure | None = None  # what ends the run: raised here, it could come out of close()
 
-    def take(self, error: KafkaError) -> None:
-        """Judge an error that came by error_cb or as a message. Raises Failure where only a person can help."""
-        code, text = error.code(), plain(error)
-        remedy = remedy_for(text).format(topic=self.topic, group=self.group)
+    def error_cb(self, error: KafkaError) -> None:
+        """Warn of an error, keep why no broker answers yet, or set `failure` where only a person can help."""
+        code, text, remedy = error.code(), plain(error), advice(error).format(**self.names)
         failure = Failure(f"{remedy} ({text})" if remedy else text)
-        if code in FINAL or (remedy and not self.running):
-            raise failure
-        all_down = code == KafkaError._ALL_BROKERS_DOWN
-        if not self.running:
-            if all_down:
-                self.all_down = True
-            else:
-                broker, _, reason = text.partition(": ")
-                self.reasons[broker] = reason
+        if code in ADVICE and code not in CONNECTION:
+            self.failure = failure
+        elif code == KafkaError._ALL_BROKERS_DOWN:
+            self.all_down = True
+            self.warn_once("connection", "no broker can be reached; trying again until it works")
         elif code == KafkaError._MAX_POLL_EXCEEDED:
-            self.log.warn("standard output was blocked for longer than max.poll.interval.ms: joining the group again")
-        elif LOGIN_REFUSED not in text:
-            reason = "no broker can be reached" if all_down else text
-            self.log.warn_once("connection", f"{reason}; trying again until it works")
-        elif self.log.warn_once("login", f"{text}; trying again for a while") > REFUSED_SECONDS:
-            raise failure
+            self.warn_once("reader", "standard output was blocked for max.poll.interval.ms: joining the group again")
+        elif not self.connected:
+            broker, _, reason = text.partition(": ")
+            self.reasons[broker] = reason
+            self.remedy = self.remedy or (failure if remedy else None)
+        elif code == KafkaError._AUTHENTICATION and remedy:
+            if self.warn_once("login", f"{text}; trying again for a while") > REFUSED_SECONDS:
+                self.failure = failure
+        elif code != KafkaError._PARTITION_EOF:
+            self.warn_once("connection", f"lost connection: {text}; trying again until it works")
 
-    def committed(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
-        """Take the outcome of a commit, which comes by on_commit."""
+    def raise_failure(self) -> None:
+        """Raise what error_cb found to end the run."""
+        if self.failure is not None:
+            raise self.failure
+
+    def check_start(self, waited: float, servers: str) -> None:
+        """Raise Failure where, after `waited` seconds, no broker is going to answer.
+
+        A reason counts only once every address has failed: one sick broker of three does not decide.
+        """
+        if self.all_down and (self.remedy or not self.reasons):
+            raise self.remedy or Failure(f"{CLOSED} ({servers})")
+        if waited > (DOWN_SECONDS if self.all_down else START_SECONDS):
+            reasons = "; ".join(f"{broker}: {reason}" for broker, reason in self.reasons.items()) or servers
+            raise self.remedy or Failure(f"no broker answers: check bootstrap.servers and the network ({reasons})")
+
+    def warn_once(self, kind: str, text: str) -> float:
+        """Warn of what is reported again and again, once connected; return for how many seconds it has lasted."""
+        now = time.monotonic()
+        began, reported = self.lasting.get(kind, (now, -QUIET_SECONDS))
+        if self.connected and now - reported >= QUIET_SECONDS:
+            began = now
+            self.stderr.say(f"warning: {text}")
+        self.lasting[kind] = began, now
+        return now - began
+
+    def on_commit(self, error: KafkaError | None, _: list[Partition]) -> None:
+        """Take the outcome of a commit."""
         if error is not None and error.code() != KafkaError._NO_OFFSET:
             text = f"offsets were not committed, what was printed since may be printed again: {plain(error)}"
-            self.log.warn_once("connection", text)  # for it mostly follows from one that was lost
+            self.warn_once("connection", text)  # for it mostly follows from one that was lost
+
+    def log(self, level: int, form: str, *arguments: str) -> None:
+        """Take librdkafka's log, as logging.Logger does. Only this of it has no callback, and matters."""
+        text = re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)
+        if "offset reset" in text:
+            self.stderr.say(f"warning: messages were deleted before they could be read: {text}")
 
 
-def whole_seconds(seconds: float) -> datetime.timedelta:
-    """Return a length of time that prints as 1:02:03."""
-    return datetime.timedelta(seconds=max(0, int(seconds)))
+# -- the group
+
+LATEST = ("latest", "largest", "end")  # the values of auto.offset.reset for the end
 
 
-class Progress:
-    """What the group gave, what was printed of it, and how far that is behind the end of the topic."""
-
-    def __init__(self, consumer: Consumer, troubles: Troubles, total: int, config: dict[str, str], moved: bool) -> None:
-        self.consumer = consumer
-        self.troubles = troubles
-        self.log = troubles.log
-        self.total = total  # the topic's partitions
-        self.moved = moved  # by --from
-        reset = config.get("auto.offset.reset", "latest")  # what becomes of a partition without a committed offset
-        self.from_beginning = reset in ("smallest", "earliest", "beginning")
-        self.from_end = reset in ("largest", "latest", "end")
-        self.commits = config.get("enable.auto.commit", "true").lower() in ("true", "t", "1")
-        self.joined = False
-        self.assigned: dict[int, int] = {}  # partition -> committed offset
-        self.first: dict[int, int] = {}  # partition -> offset of the first message printed
-        self.last: dict[int, int] = {}
-        self.messages = self.bytes = 0
-        self.newest = 0.0  # when the newest message printed was produced, in seconds since 1970
-        self.in_place = sys.stderr.isatty()
-        shown = not self.log.quiet and not (self.in_place and sys.stdout.isatty())
-        self.interval = (1.0 if self.in_place else 60.0) if shown else float("inf")
-        self.started = self._told_at = time.monotonic()
-        self._told = (0, 0)
-
-    def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Take account of partitions that the group gives. Raises Failure where the topic is gone."""
-        resumes = False
-        with contextlib.suppress(KafkaException):  # what goes wrong here comes by error_cb, too
-            partitions = consumer.committed(partitions, timeout=START_SECONDS)
-            resumes = any(one.offset >= 0 for one in partitions)
-            if self.from_end and self.commits:
-                partitions = self._pin(partitions)
-            if not partitions:  # the other copies have them all; or, with group.protocol = consumer, it was deleted
-                describe_topic(consumer, self.troubles, START_SECONDS)
-        self.assigned.update({one.partition: one.offset for one in partitions})
-        if self.joined:
-            return
-        self.joined = True
-        plan = "starts at the beginning" if self.from_beginning else "waits for new messages"
-        if resumes:
-            plan = "starts where --from says" if self.moved else "resumes after the last one printed"
-        share = f"{len(partitions)} of {self.total} partitions"
-        self.log.note(f"{self.troubles.topic}: {share}, group {self.troubles.group}: {plan}")
-
-    def _pin(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Commit where a partition without a committed offset begins; return all partitions with their offsets.
-
-        Else what comes before its first commit would be lost with a restart, which would begin at the end again.
-        """
-        known = [one for one in partitions if one.offset >= 0]
-        new = [one for one in partitions if one.offset < 0]
-        if not new:
-            return known
-        for one in new:  # one that was added to the topic meanwhile has only new messages
-            one.offset = confluent_kafka.OFFSET_END if one.partition < self.total else confluent_kafka.OFFSET_BEGINNING
-        begins = self.consumer.offsets_for_times(new, timeout=START_SECONDS)
-        self.consumer.commit(offsets=begins, asynchronous=False)
-        return known + begins
-
-    def on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Take account of partitions that the group takes away."""
-        for one in partitions:
-            self.assigned.pop(one.partition, None)
-
-    def count(self, messages: int, size: int, last: dict[int, Message]) -> None:
-        """Take account of a batch that has been printed: its messages, bytes, and last message in each partition."""
-        self.messages += messages
-        self.bytes += size
-        for partition, message in last.items():
-            self.last[partition] = message.offset() or 0
-            self.newest = max(self.newest, message.timestamp()[1] / 1000)
-
-    def lag(self) -> int | str:
-        """Return how many messages are still to be printed, by the watermarks of the latest fetches: no request."""
-        if not self.assigned:
-            return "unknown"
-        lag = 0
-        for partition, committed in self.assigned.items():
-            asked = TopicPartition(self.troubles.topic, partition)
-            low, high = self.consumer.get_watermark_offsets(asked, cached=True) or (0, 0)
-            if committed >= 0 or partition in self.last or self.from_beginning:
-                lag += max(0, high - max(low, committed, self.last.get(partition, -1) + 1))
-        return lag
-
-    def tell(self) -> None:
-        """Tell it, where it is time to."""
-        now = time.monotonic()
-        seconds = now - self._told_at
-        if seconds < self.interval:
-            return
-        messages, size = self.messages - self._told[0], self.bytes - self._told[1]
-        self._told_at, self._told = now, (self.messages, self.bytes)
-        speed = f"{messages / seconds:.0f}/s, {size / seconds / 1e6:.1f} MB/s"
-        text = f"{self.messages} messages, {speed}, lag {self.lag()}"
-        if self.newest:
-            text += f", newest {whole_seconds(time.time() - self.newest)} old"
-        if self.in_place:
-            self.log.progress(text)
-        else:
-            self.log.note(f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}")
-
-    def summary(self) -> str:
-        """Return the line for the end; to be called before the consumer is closed."""
-        text = f"stopped: {self.messages} messages in {whole_seconds(time.monotonic() - self.started)}"
-        if self.last:
-            offsets = f"{min(self.first.values())} to {max(self.last.values())}"
-            text += f", offsets {offsets} in {len(self.last)} partition{'s' * (len(self.last) > 1)}"
-        return f"{text}, lag {self.lag()}"
-
-
-def connect(path: str, config: dict[str, str], troubles: Troubles) -> Consumer:
+def connect(path: str, config: dict[str, str], errors: Errors) -> Consumer:
     """Return a consumer that has yet to connect. Raises ConfigError where a property is unknown or its value bad."""
-    callbacks: dict[str, Any] = {"error_cb": troubles.take, "on_commit": troubles.committed}
+    own: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit}
     # With a logger the lines of `debug` would wait in a queue for poll(); without one the library prints them.
-    callbacks["logger"] = None if "debug" in config else troubles.log
+    own["logger"] = None if "debug" in config else errors
+    own["enable.auto.offset.store"] = False  # Group.store_offsets does it, when the line has been written
+    if config["auto.offset.reset"] in LATEST:
+        own["auto.offset.reset"] = "earliest"  # Group.join sees to new groups; others skip nothing that is kept
     try:
-        return Consumer({**config, **callbacks})
+        return Consumer({**config, **own})
     except KafkaException as error:
-        text = plain(error.args[0])
-        remedy = remedy_for(text)
+        text, remedy = plain(error.args[0]), advice(error.args[0])
         raise ConfigError(f"{path}: {remedy} ({text})" if remedy else f"{path}: {text}") from None
     except (TypeError, ValueError, AttributeError) as error:  # the binding's own keys want Python objects
         raise ConfigError(f"{path}: {error}") from None
 
 
-def describe_topic(consumer: Consumer, troubles: Troubles, seconds: float) -> list[int]:
-    """Return the topic's partitions. Raises Failure where it may not be read; KafkaException without an answer."""
-    found = consumer.list_topics(troubles.topic, timeout=seconds).topics[troubles.topic]
-    if found.error is not None:
-        troubles.take(found.error)
-    return list(found.partitions)
+class Group:
+    """Where the group begins to read each partition, and how far it has come: offsets are committed only here."""
 
+    def __init__(self, consumer: Consumer, config: dict[str, str], errors: Errors, stop: threading.Event) -> None:
+        self.consumer, self.config, self.errors, self.stop = consumer, config, errors, stop
+        self.topic = errors.names["topic"]
+        self.subscribed = False
+        self.greeting = ""  # said with the first assignment
+        self.start_offsets: dict[int, int] = {}  # where a new group begins that does not begin at the beginning
+        self.positions: dict[int, int] = {}  # next offset to print: position() does not know a partition at rest
 
-def wait_for_topic(consumer: Consumer, servers: str, troubles: Troubles, stop: StopSignal) -> list[int]:
-    """Return the topic's partitions, which proves connection, login and topic; none where a signal came first.
+    def join(self, start: int | None) -> None:
+        """Move the group to `start` (see start_time), or a new one to where auto.offset.reset says, and subscribe.
 
-    Raises Failure with the reason that each broker gave.
-    """
-    started = time.monotonic()
-    waited = 0.0
-    while not stop.received:
+        A partition without a committed offset in a group that has others was added to the topic since: it is read
+        from its first message. Raises Failure, Stopped; KafkaException where a request is not answered.
+        """
+        partitions = self.answer(self.describe_topic)
+        committed = self.answer(self.consumer.committed, partitions)
+        if start is not None:
+            offsets = self.offsets_at(start, partitions)
+            if not self.answer(self.commit, offsets):
+                raise Failure(
+                    f"--from moved nothing, because group {self.config['group.id']} is in use: stop its other copies "
+                    "(a killed one leaves after session.timeout.ms), or set another group.id"
+                )
+            places = (f"partition {one.partition} at offset {one.offset}" for one in offsets)
+            self.errors.stderr.note(f"--from: {', '.join(places)}")
+            plan = "starts where --from says"
+        elif any(one.offset >= 0 for one in committed):
+            plan = "resumes after the last one printed"
+        elif self.config["auto.offset.reset"] in LATEST:
+            plan = "waits for new messages"
+            offsets = self.offsets_at(OFFSET_END, partitions)
+            self.start_offsets = {one.partition: one.offset for one in offsets}
+            # Else what comes before the first commit would be lost with a restart, which would begin at the end again.
+            if self.config["enable.auto.commit"].lower() in ("true", "t", "1"):
+                self.answer(self.commit, offsets)  # refused where another copy was faster, and has done so
+        else:
+            plan = "starts at the beginning"
+        self.greeting = f"{len(partitions)} partitions, group {self.config['group.id']}: {plan}"
+        self.consumer.subscribe([self.topic], on_assign=self.on_assign)
+        self.subscribed = True
+
+    def answer(self, request: Callable[..., list[Partition]], *asked: list[Partition]) -> list[Partition]:
+        """Return what request(*asked, timeout=seconds) returns, tried again while it fails: a leader moves in seconds.
+
+        Raises Failure, Stopped; KafkaException after START_SECONDS.
+        """
+        began = time.monotonic()
+        while not self.stop.is_set():
+            waited = time.monotonic() - began
+            try:
+                # An answer that comes too late is lost, so on a slow link it is waited for longer each time.
+                found = request(*asked, timeout=min(ANSWER_SECONDS, POLL_SECONDS + waited / 3))
+                for error in (one.error for one in found if one.error is not None):
+                    raise KafkaException(error)
+                return found
+            except KafkaException:
+                message = self.consumer.poll(POLL_SECONDS / 10)  # calls error_cb; may have a reason itself
+                if message is not None and (reason := message.error()) is not None:
+                    self.errors.error_cb(reason)
+                self.errors.raise_failure()
+                if not self.errors.connected:
+                    self.errors.check_start(waited, self.config["bootstrap.servers"])
+                elif waited > START_SECONDS:
+                    raise
+        raise Stopped
+
+    def describe_topic(self, timeout: float) -> list[Partition]:
+        """Return the topic's partitions, which proves connection, login and topic. Raises KafkaException."""
+        found = self.consumer.list_topics(self.topic, timeout=timeout).topics[self.topic]
+        if found.error is not None:
+            self.errors.error_cb(found.error)
+            raise KafkaException(found.error)
+        self.errors.connected = True
+        return [Partition(self.topic, partition) for partition in found.partitions]
+
+    def offsets_at(self, start: int, partitions: list[Partition]) -> list[Partition]:
+        """Return the offsets of `start` (see start_time); the end where no message is as new as that."""
+        asked = [Partition(self.topic, one.partition, start) for one in partitions]
+        offsets = self.answer(self.consumer.offsets_for_times, asked)
+        if any(one.offset < 0 for one in offsets):
+            ends = self.offsets_at(OFFSET_END, partitions)
+            offsets = [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
+        return offsets
+
+    def commit(self, offsets: list[Partition], timeout: float) -> list[Partition]:
+        """Commit offsets before the group has members; return them, none where it has some and refuses."""
         try:
-            # An answer that comes too late is lost, so on a slow link it is waited for longer each time.
-            partitions = describe_topic(consumer, troubles, min(2, POLL_SECONDS + waited / 3))
-            troubles.running = True
-            return partitions
-        except KafkaException:
-            consumer.poll(POLL_SECONDS / 10)  # calls error_cb, which alone is told the reason
-        waited = time.monotonic() - started
-        reasons = "; ".join(f"{broker}: {reason}" for broker, reason in troubles.reasons.items())
-        if troubles.all_down and not reasons:
-            raise Failure(f"{servers} closed the connection: check security.protocol, a TLS port needs SASL_SSL")
-        if waited > (DOWN_SECONDS if troubles.all_down else START_SECONDS):
-            raise Failure(f"no broker answers: check bootstrap.servers and the network ({reasons or servers})")
-    return []
-
-
-def move_group(consumer: Consumer, partitions: list[int], point: int, troubles: Troubles) -> str:
-    """Commit the offsets of `point` (see start_point) for the group; return them as text.
-
-    Raises Failure where the group has members or may not be used; nothing is moved then.
-    """
-
-    def offsets_at(point: int) -> list[TopicPartition]:
-        asked = [TopicPartition(troubles.topic, partition, point) for partition in partitions]
-        return consumer.offsets_for_times(asked, timeout=START_SECONDS)
-
-    offsets = offsets_at(point)
-    if any(found.offset < 0 for found in offsets):  # no message is as new as that
-        ends = offsets_at(confluent_kafka.OFFSET_END)
-        offsets = [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
-    try:
-        consumer.committed(offsets, timeout=START_SECONDS)  # commit() waits 45 s where the group may not be used
-        consumer.commit(offsets=offsets, asynchronous=False)
-    except KafkaException as error:
-        if (message := consumer.poll(POLL_SECONDS)) is not None and (reason := message.error()) is not None:
-            troubles.take(reason)
-        if error.args[0].code() != KafkaError.UNKNOWN_MEMBER_ID:
-            raise
-        raise Failure(
-            f"--from moved nothing, because group {troubles.group} is in use: stop its other copies (a killed one "
-            "leaves after session.timeout.ms), or set another group.id"
-        ) from None
-    if len(offsets) > 8:
-        values = [found.offset for found in offsets]
-        return f"--from: {len(offsets)} partitions at offsets {min(values)} to {max(values)}"
-    return "--from: " + ", ".join(f"partition {found.partition} at offset {found.offset}" for found in offsets)
-
-
-def take_batch(consumer: Consumer, limit: int) -> list[Message]:
-    """Return up to `limit` messages: waits a while for the first, never for the batch to fill."""
-    first = consumer.poll(POLL_SECONDS)
-    return [] if first is None else [first, *consumer.consume(limit - 1, 0)]
-
-
-def store_offsets(consumer: Consumer, messages: Iterable[Message]) -> None:
-    """Mark each message as the last one printed of its partition, which the next commit tells the broker."""
-    for message in messages:
-        try:
-            consumer.store_offsets(message)
+            return self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE:  # a rebalance took the partition: others print it again
-                raise
+            if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
+                return []
+            raise
+
+    def on_assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
+        """Begin to read what the group gives: at the committed offset, or where `join` says."""
+        with contextlib.suppress(KafkaException):  # then librdkafka asks again
+            partitions = consumer.committed(partitions, timeout=ANSWER_SECONDS)
+            for one in partitions:
+                if one.offset < 0:
+                    one.offset = self.start_offsets.get(one.partition, one.offset)
+                self.positions[one.partition] = max(0, one.offset)
+            if not partitions:  # other copies have them all; or, with group.protocol = consumer, it was deleted
+                self.describe_topic(ANSWER_SECONDS)
+        strategy = self.config.get("partition.assignment.strategy", "")
+        incremental = self.config.get("group.protocol") == "consumer" or "cooperative" in strategy
+        (consumer.incremental_assign if incremental else consumer.assign)(partitions)
+        if self.greeting:
+            self.errors.stderr.note(f"{self.topic}: {len(partitions)} of {self.greeting}")
+            self.greeting = ""
+
+    def store_offsets(self, last: dict[int, Message]) -> None:
+        """Mark the last message printed of each partition, which the next commit tells the broker."""
+        for partition, message in last.items():
+            self.positions[partition] = (message.offset() or 0) + 1
+            try:
+                self.consumer.store_offsets(message)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE:  # a rebalance took the partition: others print it again
+                    raise
+
+    def lag(self) -> int | str:
+        """Return how many messages are still to be printed, by the watermarks of the latest fetches: no request."""
+        lag = 0
+        partitions = self.consumer.assignment()
+        for one in partitions:
+            low, high = self.consumer.get_watermark_offsets(one, cached=True)
+            if high < 0 or one.partition not in self.positions:
+                return "unknown"
+            lag += max(0, high - max(low, self.positions[one.partition]))
+        return lag if partitions else "unknown"
 
 
-def print_messages(consumer: Consumer, limit: int, troubles: Troubles, progress: Progress, stop: StopSignal) -> None:
-    """Print `limit` messages, or until a signal comes. Raises Failure; OSError where standard output fails."""
-    out = sys.stdout.fileno()
-    os.set_blocking(out, True)  # who started it may have set it otherwise
-    end_torn_line(out)
-    with contextlib.suppress(OSError, AttributeError):  # it is no pipe; this is not Linux
-        fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    warn, first = progress.log.warn, progress.first
-    while not stop.received and progress.messages < limit:
-        batch = take_batch(consumer, min(BATCH, limit - progress.messages))
-        if not batch and reader_is_gone(out):
+# -- the loop
+
+
+class Output:
+    """Standard output, past Python's own buffer, in which something could be left to fail later."""
+
+    def __init__(self) -> None:
+        self.descriptor = sys.stdout.fileno()
+        self.writing = False
+        self.abandoned = False  # by the main thread, where a write stands still
+
+    def prepare(self) -> None:
+        """Make it block, and end the half line that a killed run may have left in a file. Raises OSError."""
+        if os.name == "posix":
+            os.set_blocking(self.descriptor, True)  # who started it may have set it otherwise
+        end = b"\n"
+        if stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            with contextlib.suppress(OSError), open(f"/dev/fd/{self.descriptor}", "rb") as file:
+                file.seek(-1, os.SEEK_END)  # raises OSError where the file is empty
+                end = file.read(1)
+        if end != b"\n":
+            os.write(self.descriptor, b"\n")
+        with contextlib.suppress(ImportError, AttributeError, OSError):  # it is no pipe; this is not Linux
+            import fcntl
+
+            fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def write(self, lines: bytearray) -> int:
+        """Write all of `lines`, empty it, and return how many bytes that were. Raises OSError, Stopped."""
+        size, done = len(lines), 0
+        self.writing = True
+        with memoryview(lines) as rest:
+            while done < size:
+                done += os.write(self.descriptor, rest[done:])
+        self.writing = False
+        if self.abandoned:
+            raise Stopped
+        lines.clear()
+        return size
+
+    def reader_is_gone(self) -> bool:
+        """Tell whether the pipe's reader has closed it, which a write would notice only with the next message."""
+        if not hasattr(select, "poll"):  # Windows
+            return False
+        watch = select.poll()
+        watch.register(self.descriptor, 0)  # POLLERR is always reported
+        return any(event & select.POLLERR for _, event in watch.poll(0))
+
+
+def print_messages(group: Group, output: Output, progress: Progress, limit: int, stop: threading.Event) -> None:
+    """Print `limit` messages, or until `stop`, and store each offset once its line is written.
+
+    Raises Failure, KafkaException, Stopped; OSError where standard output fails.
+    """
+    output.prepare()
+    while not stop.is_set() and progress.messages < limit:
+        first = group.consumer.poll(POLL_SECONDS)
+        group.errors.raise_failure()
+        if first is None and output.reader_is_gone():
             raise BrokenPipeError
-        errors: list[KafkaError] = []
-        last: dict[int, Message] = {}
+        # What has come by now: waiting until a batch is full would be latency.
+        rest = [] if first is None else group.consumer.consume(min(BATCH, limit - progress.messages) - 1, 0)
         lines = bytearray()
-        size = printed = 0
-        for message in batch:
+        last: dict[int, Message] = {}
+        printed = 0
+        for message in [] if first is None else [first, *rest]:
             if (error := message.error()) is not None:
-                errors.append(error)
+                group.errors.error_cb(error)
                 continue
             partition: Any = message.partition()  # by the binding's types it could be None
             offset: Any = message.offset()
-            lines += json_line(partition, offset, message.value(), warn)
-            first.setdefault(partition, offset)
+            lines += json_line(partition, offset, message.value(), group.errors.stderr.say)
+            progress.first.setdefault(partition, offset)
             last[partition] = message
             printed += 1
             if len(lines) > WRITE_BYTES:
-                size += write_all(out, lines)
-                if stop.received:
+                progress.bytes += output.write(lines)
+                if stop.is_set():
                     break
-        size += write_all(out, lines)
-        store_offsets(consumer, last.values())
-        progress.count(printed, size, last)
-        for error in errors:
-            if error.code() != KafkaError._PARTITION_EOF:
-                troubles.take(error)
-        progress.tell()
+        progress.bytes += output.write(lines)
+        progress.messages += printed
+        group.store_offsets(last)
+        progress.show(last)
 
 
-def run(arguments: argparse.Namespace, log: Log) -> None:
-    """Read the settings, connect, print, and say goodbye to the group. Raises Failure, KafkaException, OSError."""
+# -- how it is doing
+
+
+class Progress:
+    """What was printed, and the lines that tell of it."""
+
+    def __init__(self, group: Group, log: Log) -> None:
+        self.group, self.log = group, log
+        self.first: dict[int, int] = {}  # partition -> offset of the first message printed
+        self.last: dict[int, int] = {}
+        self.messages = self.bytes = 0
+        self.newest = 0.0  # when the newest message printed was produced, in seconds since 1970
+        terminal = sys.stderr.isatty()
+        # A pipe's reader may write to this very terminal, too. Windows' console may show the escape sequence.
+        self.in_place = terminal and os.name == "posix" and stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+        shown = not (terminal and sys.stdout.isatty())
+        self.interval = (1.0 if self.in_place else LOG_SECONDS) if shown else float("inf")
+        self.started = self.shown_at = time.monotonic()
+        self.shown = (0, 0)
+
+    def show(self, last: dict[int, Message]) -> None:
+        """Take account of the last message of each partition in a batch, and show it all where it is time to."""
+        for partition, message in last.items():
+            self.last[partition] = message.offset() or 0
+            self.newest = max(self.newest, message.timestamp()[1] / 1000)
+        seconds = time.monotonic() - self.shown_at
+        if seconds < self.interval:
+            return
+        speed = f"{(self.messages - self.shown[0]) / seconds:.0f}/s, {(self.bytes - self.shown[1]) / seconds / 1e6:.1f}"
+        text = f"{self.messages} messages, {speed} MB/s, lag {self.group.lag()}"
+        if self.newest:
+            text += f", newest {datetime.timedelta(seconds=max(0, int(time.time() - self.newest)))} old"
+        if not self.in_place:
+            text = f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}"
+        self.log.note(text, self.in_place)
+        self.shown_at, self.shown = time.monotonic(), (self.messages, self.bytes)
+
+    def summary(self) -> str:
+        """Return the line for the end; to be called before the consumer is closed."""
+        text = (
+            f"stopped: {self.messages} messages in {datetime.timedelta(seconds=int(time.monotonic() - self.started))}"
+        )
+        if self.last:
+            offsets = f"{min(self.first.values())} to {max(self.last.values())}"
+            text += f", offsets {offsets} in {len(self.last)} partition{'s' * (len(self.last) > 1)}"
+        return f"{text}, lag {self.group.lag()}"
+
+
+# -- main
+
+
+def ends_within(thread: threading.Thread, seconds: float) -> bool:
+    """Wait for a thread's end at most so long; return whether it has ended."""
+    deadline = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < deadline:
+        thread.join(POLL_SECONDS / 2)  # in short steps: on Windows Ctrl-C does not interrupt a join
+    return not thread.is_alive()
+
+
+def run(arguments: argparse.Namespace, log: Log) -> int:
+    """Read the settings, connect, print until the end or a signal, leave the group; return the exit status.
+
+    Raises Failure where there was nothing to leave yet.
+    """
     config = read_config(arguments.config, log)
     if sys.stdout is None:
         raise Failure("standard output is closed")
-    troubles = Troubles(log, arguments.topic, config["group.id"])
-    consumer = connect(arguments.config, config, troubles)
-    stop = StopSignal()
-    progress = None
-    try:
-        servers = config.get("bootstrap.servers") or config["metadata.broker.list"]
-        partitions = wait_for_topic(consumer, servers, troubles, stop)
-        if stop.received:
-            return
-        if arguments.start is not None:
-            log.note(move_group(consumer, partitions, arguments.start, troubles))
-        progress = Progress(consumer, troubles, len(partitions), config, arguments.start is not None)
-        consumer.subscribe([arguments.topic], on_assign=progress.on_assign, on_revoke=progress.on_revoke)
-        print_messages(consumer, arguments.max_messages, troubles, progress, stop)
-    finally:
-        stop.disarm()
-        log.keep_progress()
-        if progress is not None:
-            log.note(progress.summary())
-        consumer.close()  # commits what is stored, and leaves the group
+    stop = threading.Event()
+    errors = Errors(log, arguments.topic, config["group.id"])
+    consumer = connect(arguments.config, config, errors)
+    group = Group(consumer, config, errors, stop)
+    progress = Progress(group, log)
+    output = Output()
+    failure: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
+
+    def read() -> None:
+        nonlocal failure
+        try:
+            group.join(arguments.start)
+            print_messages(group, output, progress, arguments.max_messages, stop)
+            failure = None
+        except Failure as reason:
+            failure = reason
+        except KafkaException as error:
+            failure = Failure(f"Kafka: {plain(error.args[0])}")
+        except (Stopped, BrokenPipeError):  # the reader has what it wanted
+            failure = None
+        except OSError as error:
+            failure = Failure(f"standard output: {error.strerror}")
+
+    def on_signal(*_: object) -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once, wherever it hangs
+
+    # Its handler runs only between two steps of the main thread, so that must never be within the client library.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    while not stop.is_set() and not ends_within(reading, POLL_SECONDS):
+        pass
+    if not ends_within(reading, FINISH_SECONDS) and output.writing:
+        output.abandoned = True
+        failure = Failure("standard output is blocked: what it did not take will be printed by the next run")
+    elif not ends_within(reading, ANSWER_SECONDS):
+        failure = None
+    if group.subscribed:
+        log.note(progress.summary())
+    if failure:
+        log.say(f"error: {failure}")
+    leaving = threading.Thread(target=consumer.close, daemon=True)  # commits what is stored
+    leaving.start()
+    if not ends_within(leaving, FAILED_GOODBYE_SECONDS if failure else GOODBYE_SECONDS):
+        log.say("warning: the broker did not answer the goodbye: what was printed last may be printed again")
+    status = failure.status if failure else 0
+    if reading.is_alive() or leaving.is_alive():
+        os._exit(status)  # the interpreter would wait for the library
+    return status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -738,28 +773,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("--topic", required=True, type=topic_name, help="the topic to read")
+    option("--topic", required=True, help="the topic to read")
     option("--config", default="config.ini", metavar="FILE", help="connection settings [config.ini]")
-    option("--max-messages", type=positive, default=sys.maxsize, metavar="N", help="stop after N messages")
-    option("--from", dest="start", type=start_point, metavar="WHEN", help=f"first move the group: {START_FORMS}")
+    option("--max-messages", type=int, default=sys.maxsize, metavar="N", help="stop after N messages")
+    option("--from", dest="start", type=start_time, metavar="WHEN", help=f"first move the group: {START_FORMS}")
     option("--quiet", action="store_true", help="say nothing but warnings and errors")
     option("--version", action="version", version=f"%(prog)s {__version__}, {library}", help="what a bug report needs")
     arguments = parser.parse_args(argv)
+    if not re.fullmatch(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}", arguments.topic):  # to librdkafka ^... is a pattern
+        parser.error("argument --topic: a topic name has 1 to 249 characters out of a-z A-Z 0-9 . _ -")
+    if arguments.max_messages < 1:
+        parser.error("argument --max-messages: must be at least 1")
     log = Log(arguments.quiet)
     try:
-        run(arguments, log)
+        return run(arguments, log)
     except Failure as failure:
-        log.error(str(failure))
+        log.say(f"error: {failure}")
         return failure.status
-    except KafkaException as error:
-        log.error(f"Kafka: {plain(error.args[0])}")
-        return 1
-    except BrokenPipeError:
-        pass  # the reader has what it wanted
-    except OSError as error:
-        log.error(f"standard output: {error.strerror}")
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
