@@ -232,6 +232,18 @@ class Kafka(ABC):
                     raise
                 time.sleep(0.1)
 
+    def messages(self, topic: str, partitions: int) -> set[tuple[int, int]]:
+        """Return the (partition, offset) of each message that the topic has had."""
+        return {(number, offset) for number in range(partitions) for offset in range(self.end(topic, number))}
+
+    def wait_until_committed(self, group: str, topic: str, partitions: int, seconds: float = 60) -> None:
+        """Wait until the group has committed all that the topic holds."""
+        ends = [self.end(topic, partition) for partition in range(partitions)]
+        deadline = time.monotonic() + seconds
+        while (now := self.committed(group, topic, partitions)) != ends:
+            assert time.monotonic() < deadline, f"{now} instead of {ends}"
+            time.sleep(0.2)
+
 
 class Broker(Kafka):
     """One Kafka node in `directory`; `with Broker(directory) as broker:` starts it and always stops it.

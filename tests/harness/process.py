@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,11 @@ class Run:
         """End it at once, as kill -9 does."""
         self.process.kill()
         self.process.wait()
+
+
+def offsets(runs: Iterable[Run]) -> Counter[tuple[int, int]]:
+    """Return how often the runs have printed each (partition, offset)."""
+    return Counter((line["partition"], line["offset"]) for run in runs for line in run.lines)
 
 
 Start = Callable[..., Run]  # what the fixture `start` returns
