@@ -271,6 +271,7 @@ def json_line(partition: int, offset: int, value: bytes | None, say: Callable[[s
 
 # -- what goes wrong
 
+GROUP_OF_OTHERS = "this user may not use group {group}: group.id must begin with the username"
 CLOSED = "the broker closed the connection: check security.protocol, a TLS port needs SASL_SSL"
 # An error's code -> words in librdkafka's text -> what the user can do about it; the first words that fit count.
 ADVICE = {
@@ -297,10 +298,13 @@ ADVICE = {
     },
     KafkaError.UNKNOWN_TOPIC_OR_PART: {"": "there is no topic {topic}: check --topic"},
     KafkaError.TOPIC_AUTHORIZATION_FAILED: {"": "this user may not read topic {topic}: check --topic, sasl.username"},
-    KafkaError.GROUP_AUTHORIZATION_FAILED: {"": "this user may not use group {group}: it must begin with the username"},
+    KafkaError.GROUP_AUTHORIZATION_FAILED: {"": GROUP_OF_OTHERS},
     KafkaError.INVALID_SESSION_TIMEOUT: {"": "the broker does not allow this session.timeout.ms"},
     KafkaError._AUTO_OFFSET_RESET: {"": "auto.offset.reset = error, and there is no offset to begin at"},
-    KafkaError._FATAL: {"nstance": "another copy has the same group.instance.id"},
+    KafkaError._FATAL: {
+        "Group authorization failed": GROUP_OF_OTHERS,
+        "nstance": "another copy has the same group.instance.id",
+    },
 }
 # What is final follows from the code alone: a trouble with a connection where no broker answers at the start (a login
 # that is refused for long, also later); everything else in ADVICE whenever it comes.
@@ -340,20 +344,21 @@ class Errors:
         failure = Failure(f"{remedy} ({text})" if remedy else text)
         if code in ADVICE and code not in CONNECTION:
             self.failure = failure
-        elif code == KafkaError._ALL_BROKERS_DOWN:
-            self.all_down = True
-            self.warn_once("connection", "no broker can be reached; trying again until it works")
+        elif not self.connected:
+            if code == KafkaError._ALL_BROKERS_DOWN:
+                self.all_down = True
+            else:
+                broker, _, reason = text.partition(": ")
+                self.reasons[broker] = reason
+                self.remedy = self.remedy or (failure if remedy else None)
         elif code == KafkaError._MAX_POLL_EXCEEDED:
             self.warn_once("reader", "standard output was blocked for max.poll.interval.ms: joining the group again")
-        elif not self.connected:
-            broker, _, reason = text.partition(": ")
-            self.reasons[broker] = reason
-            self.remedy = self.remedy or (failure if remedy else None)
         elif code == KafkaError._AUTHENTICATION and remedy:
             if self.warn_once("login", f"{text}; trying again for a while") > REFUSED_SECONDS:
                 self.failure = failure
         elif code != KafkaError._PARTITION_EOF:
-            self.warn_once("connection", f"lost connection: {text}; trying again until it works")
+            text = "no broker can be reached" if code == KafkaError._ALL_BROKERS_DOWN else f"lost connection: {text}"
+            self.warn_once("connection", f"{text}; trying again until it works")
 
     def raise_failure(self) -> None:
         """Raise what error_cb found to end the run."""
@@ -372,10 +377,10 @@ class Errors:
             raise self.remedy or Failure(f"no broker answers: check bootstrap.servers and the network ({reasons})")
 
     def warn_once(self, kind: str, text: str) -> float:
-        """Warn of what is reported again and again, once connected; return for how many seconds it has lasted."""
+        """Warn of what is reported again and again; return for how many seconds it has lasted."""
         now = time.monotonic()
         began, reported = self.lasting.get(kind, (now, -QUIET_SECONDS))
-        if self.connected and now - reported >= QUIET_SECONDS:
+        if now - reported >= QUIET_SECONDS:
             began = now
             self.stderr.say(f"warning: {text}")
         self.lasting[kind] = began, now
@@ -726,12 +731,13 @@ def run(arguments: argparse.Namespace, log: Log) -> int:
         except OSError as error:
             failure = Failure(f"standard output: {error.strerror}")
 
-    def on_signal(*_: object) -> None:
+    def on_signal(number: int, _: object) -> None:
+        if stop.is_set():  # the second one ends the process at once, wherever the other threads hang
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         stop.set()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once, wherever it hangs
 
-    # Its handler runs only between two steps of the main thread, so that must never be within the client library.
+    # A handler runs only between two steps of the main thread, so that must never be within the client library.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     reading = threading.Thread(target=read, daemon=True)
