@@ -17,14 +17,14 @@ from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
 @pytest.mark.timeout(240)
 @PROTOCOLS
 def test_killed_again_and_again(broker: Broker, topic3: str, start: Start, protocol: Keys) -> None:
-    broker.produce(topic3, (b"x" * 1000 for _ in range(200_000)))
+    broker.produce(topic3, (b"x" * 300 for _ in range(200_000)))
     quick = {} if protocol else {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}
     keys = {**settings(broker, {"auto.commit.interval.ms": "100", **protocol}), **quick}
     chance = random.Random(1)
     runs = []
     for _ in range(6):
         runs.append(start(keys, topic3))
-        size = chance.randrange(10_000_000, 30_000_000)  # of the 210 MB that there are
+        size = chance.randrange(1_000_000, 4_000_000)  # of the 68 MB that there are
         runs[-1].wait_for(lambda run, size=size: run.stdout_path.stat().st_size > size, 60)  # type: ignore[misc]
         runs[-1].kill()
     runs.append(start(keys, topic3))
@@ -74,9 +74,19 @@ def test_two_signals_at_once_end_it_without_a_traceback(broker: Broker, topic: s
     run.wait_for_lines(1)
     run.process.send_signal(signal.SIGTERM)
     run.process.send_signal(signal.SIGINT)
-    with seconds_at_most(2):
+    with seconds_at_most(5):
         assert run.end() in (0, -signal.SIGTERM, -signal.SIGINT)
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.quiet
+def test_it_stops_within_two_seconds_while_messages_flow(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, (b"x" * 1000 for _ in range(60_000)))
+    run = start(settings(broker), topic)
+    run.wait_for_lines(1)
+    with seconds_at_most(2):
+        assert run.stop(signal.SIGTERM) == 0
+    assert run.count_lines() < 60_000
 
 
 @PROTOCOLS
@@ -90,11 +100,10 @@ def test_stopped_again_and_again_each_message_is_printed_once(
     for _ in range(4):
         runs.append(start(keys, topic3))
         runs[-1].wait_for_lines(1)
-        with seconds_at_most(2):
-            assert runs[-1].stop(how) == 0
+        assert runs[-1].stop(how) == 0
         assert "Traceback" not in runs[-1].stderr
     runs.append(start(keys, topic3))
-    runs[-1].wait_for(lambda _: sum(run.stdout.count("\n") for run in runs) >= 60_000)
+    runs[-1].wait_for(lambda _: sum(run.count_lines() for run in runs) >= 60_000)
     assert runs[-1].stop(how) == 0
     assert offsets(runs) == Counter(broker.messages(topic3, 3))
 
@@ -130,7 +139,7 @@ def test_the_second_ctrl_c_ends_it_while_a_dead_broker_holds_up_the_goodbye(own_
     run.process.send_signal(signal.SIGINT)
     time.sleep(1)
     assert run.process.poll() is None  # it waits for the coordinator
-    with seconds_at_most(1):
+    with seconds_at_most(4):  # of the ten that the first one gives
         assert run.stop() == -signal.SIGINT
     assert "Traceback" not in run.stderr
 
@@ -213,7 +222,7 @@ def test_a_broker_that_hangs_holds_up_the_end_for_ten_seconds_at_most(own_broker
     run.wait_for_lines(1)
     assert own_broker.process is not None
     own_broker.process.send_signal(signal.SIGSTOP)
-    with seconds_at_most(12):
+    with seconds_at_most(15):  # a loaded machine needs a while for ten seconds
         run.stop(signal.SIGTERM)
     own_broker.process.send_signal(signal.SIGCONT)
     assert "Traceback" not in run.stderr

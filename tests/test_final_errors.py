@@ -1,7 +1,7 @@
 """What only a person can mend ends the run, also after hours, with a line that says what to mend."""
 
 import pytest
-from harness.broker import USER, Broker, ResourceType
+from harness.broker import Broker, ResourceType, wait
 from harness.process import Start
 from harness.settings import PROTOCOLS, Keys, settings
 
@@ -31,12 +31,15 @@ def test_a_topic_that_is_deleted(broker: Broker, topic: str, start: Start, proto
 
 @PROTOCOLS
 @pytest.mark.parametrize("resource", ["TOPIC", "GROUP"])
-def test_an_authorisation_that_is_withdrawn(own_broker: Broker, start: Start, resource: str, protocol: Keys) -> None:
-    topic = own_broker.create_topic("tron.withdrawn")
-    own_broker.produce(topic, [b"x"])
-    run = start(settings(own_broker, protocol), topic)
+def test_an_authorisation_that_is_withdrawn(broker: Broker, start: Start, resource: str, protocol: Keys) -> None:
+    name = f"withdrawn-{resource}-{protocol.get('group.protocol', 'classic')}"
+    rules = {kind: broker.acl(ResourceType[kind], name) for kind in ("TOPIC", "GROUP")}
+    wait(broker.admin.create_acls([*rules.values()]))
+    broker.create_topic(name)
+    broker.produce(name, [b"x"])
+    run = start(settings(broker, {"group.id": name, **protocol}), name)
     run.wait_for_lines(1)
-    own_broker.withdraw(ResourceType[resource], {"TOPIC": "tron.", "GROUP": USER}[resource])
+    broker.withdraw(rules[resource])
     assert run.end(30) == 1
     assert "this user may not" in run.stderr
     assert "Traceback" not in run.stderr

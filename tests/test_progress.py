@@ -48,7 +48,7 @@ def test_the_progress_line_is_cleared_before_a_warning(own_broker: Broker, start
     terminal.wait_for("1 messages")
     own_broker.stop(signal.SIGKILL)
     terminal.wait_for("warning: ")
-    terminal.wait_for(r"again until it works\r\n1 messages", 2)
+    terminal.wait_for(r"again until it works\r\n1 messages")
     assert re.search(r"\r\x1b\[Kwarning: ", terminal.text)
     assert any(line.startswith("warning: ") for line in terminal.screen())
     run.kill()

@@ -167,9 +167,8 @@ class Kafka(ABC):
         rules = [self.acl(ResourceType.TOPIC, "tron."), self.acl(ResourceType.GROUP, USER)]
         wait(self.admin.create_acls(rules))
 
-    def withdraw(self, resource: ResourceType, name: str) -> None:
-        """Take a rule away that `acl` returns."""
-        rule = self.acl(resource, name)
+    def withdraw(self, rule: AclBinding) -> None:
+        """Take a rule away that `acl` has returned."""
         filters = AclBindingFilter(
             rule.restype,
             rule.name,

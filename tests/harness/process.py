@@ -47,6 +47,7 @@ class Run:
         number = next(_number)
         self.stdout_path = directory / f"stdout-{number}"
         self.stderr_path = directory / f"stderr-{number}"
+        self._counted_bytes = self._counted_lines = 0
         with self.stdout_path.open("wb") as out, self.stderr_path.open("wb") as err:
             self.process = subprocess.Popen(
                 [*command, *arguments],
@@ -78,9 +79,18 @@ class Run:
             assert time.monotonic() < deadline, f"not within {seconds} s; {self.stdout[-500:]!r}\n{self.stderr[-2000:]}"
             time.sleep(0.02)
 
+    def count_lines(self) -> int:
+        """Return how many whole lines it has written so far; what was counted before is not read again."""
+        with self.stdout_path.open("rb") as file:
+            file.seek(self._counted_bytes)
+            while piece := file.read(1 << 20):
+                self._counted_bytes += len(piece)
+                self._counted_lines += piece.count(b"\n")
+        return self._counted_lines
+
     def wait_for_lines(self, count: int, seconds: float = 30) -> None:
         """Wait until so many lines have been written."""
-        self.wait_for(lambda run: run.stdout.count("\n") >= count, seconds)
+        self.wait_for(lambda run: run.count_lines() >= count, seconds)
 
     def wait_for_words(self, words: str, seconds: float = 30) -> None:
         """Wait until standard error has these words."""
