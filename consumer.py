@@ -55,7 +55,6 @@ DEFAULTS = {  # the INI overrides them; [librdkafka's own]
     "queued.max.messages.kbytes": "8192",  # [65536] as fast, in half of the memory
     "auto.commit.interval.ms": "1000",  # [5000] bounds what is repeated after a kill
     "topic.metadata.propagation.max.ms": "5000",  # [30000] how long a deleted topic goes unnoticed
-    "log_level": "4",  # [6] warnings, for Errors.log, which shows one kind of them
 }
 
 POLL_SECONDS = 0.2  # how late a signal is noticed when no message comes

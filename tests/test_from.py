@@ -91,13 +91,6 @@ def test_from_without_auto_commit(broker: Broker, dated: str, start: Start) -> N
     assert broker.committed(keys["group.id"], dated, 3) == [8, 8, 0]
 
 
-def test_from_tells_a_range_for_many_partitions(broker: Broker, start: Start) -> None:
-    topic = broker.create_topic("tron.many", partitions=12)
-    broker.produce(topic, [b"x"] * 5, partition=3)
-    run = start(settings(broker), topic, "--from", "end")
-    run.wait_for_words("--from: 12 partitions at offsets 0 to 5")
-
-
 @PROTOCOLS
 def test_from_moves_nothing_while_the_group_is_in_use(broker: Broker, dated: str, start: Start, protocol: Keys) -> None:
     keys = settings(broker, protocol)

@@ -66,7 +66,7 @@ def command(directory: Path, keys: dict[str, str], topic: str) -> str:
 
 def test_disk_full(broker: Broker, topic: str, start: Start, tmp_path: Path) -> None:
     broker.produce(topic, [b"%d" % n for n in range(100)])
-    keys = settings(broker)
+    keys = settings(broker, {"enable.auto.offset.store": "true"})  # the script's own: the INI cannot change it
     ended = shell(f"{command(tmp_path, keys, topic)} > /dev/full", tmp_path)
     assert ended.returncode == 1
     errors = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
