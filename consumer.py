@@ -568,7 +568,7 @@ class Output:
 
     def prepare(self) -> None:
         """Make it block, and end the half line that a killed run may have left in a file. Raises OSError."""
-        if os.name == "posix":
+        if hasattr(os, "set_blocking"):  # Windows: since Python 3.12
             os.set_blocking(self.descriptor, True)  # who started it may have set it otherwise
         end = b"\n"
         if stat.S_ISREG(os.fstat(self.descriptor).st_mode):

@@ -110,15 +110,31 @@ def test_probe_is_no_path(path: Path) -> None:
     assert read(path)["ssl.ca.location"] == "probe"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 @pytest.mark.parametrize(
-    ("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False), (0o400, False)]
+    ("mode", "key_mode", "shared"),
+    [
+        (0o600, 0o600, []),
+        (0o400, 0o400, []),
+        (0o644, 0o600, ["config.ini"]),
+        (0o640, 0o600, ["config.ini"]),
+        (0o604, 0o600, ["config.ini"]),
+        (0o600, 0o640, ["key.pem"]),
+        (0o644, 0o644, ["config.ini", "key.pem"]),
+    ],
 )
-def test_an_ini_that_others_may_read(path: Path, capfd: pytest.CaptureFixture[str], mode: int, warned: bool) -> None:
+def test_secrets_that_others_may_read(
+    path: Path, capfd: pytest.CaptureFixture[str], mode: int, key_mode: int, shared: list[str]
+) -> None:
+    path.write_text(INI + "ssl.key.location = key.pem\nssl.ca.location = ca.pem\n")
+    for name in ("key.pem", "ca.pem"):
+        (path.parent / name).touch()
+    (path.parent / "key.pem").chmod(key_mode)
     path.chmod(mode)
     read(path)
-    said = capfd.readouterr().err
-    assert ("chmod 600" in said) is warned
-    assert said.count("\n") == warned
+    paths = [str(path.parent / name) for name in shared]
+    warning = f"warning: others may read the secrets in {' and '.join(paths)}: chmod 600 {' '.join(paths)}\n"
+    assert capfd.readouterr().err == (warning if shared else "")
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

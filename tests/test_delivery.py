@@ -6,8 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from confluent_kafka.admin import NewPartitions
-from harness.broker import Broker, wait
+from harness.broker import Broker
 from harness.process import Start, offsets, seconds_at_most
 from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
 
@@ -36,36 +35,6 @@ def test_killed_again_and_again(broker: Broker, topic3: str, start: Start, proto
     repeated = sum(printed.values()) - len(wanted)
     # A tenth of a second and a batch for each kill, on a machine that prints less than 200,000 messages a second.
     assert repeated < 6 * 25_000
-
-
-@PROTOCOLS
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
-def test_a_group_that_began_at_the_end_misses_nothing_from_then_on(
-    broker: Broker, topic3: str, start: Start, how: int, protocol: Keys
-) -> None:
-    keys = settings(broker, {"auto.offset.reset": "latest", **protocol})
-    broker.produce(topic3, [b"before"], partition=1)
-    first = start(keys, topic3)
-    first.wait_for_words("waits for new messages")
-    broker.produce(topic3, [b"x"], partition=0)
-    first.wait_for_lines(1)
-    first.process.send_signal(how)
-    first.end()
-    broker.produce(topic3, [b"while it was away"] * 5, partition=1)
-    second = start(keys, topic3)
-    broker.wait_until_committed(keys["group.id"], topic3, 3)
-    assert second.stop() == 0
-    assert [line["offset"] for line in second.lines if line["partition"] == 1] == [1, 2, 3, 4, 5]
-
-
-def test_a_partition_that_is_added_is_read_from_its_first_message(broker: Broker, topic: str, start: Start) -> None:
-    run = start(settings(broker, {"auto.offset.reset": "latest", "topic.metadata.refresh.interval.ms": "1000"}), topic)
-    run.wait_for_words("waits for new messages")
-    wait(broker.admin.create_partitions([NewPartitions(topic, 2)]))
-    broker.produce(topic, [b"x"] * 5, partition=1)
-    run.wait_for_lines(5)
-    assert run.stop() == 0
-    assert [line["offset"] for line in run.lines] == list(range(5))
 
 
 def test_two_signals_at_once_end_it_without_a_traceback(broker: Broker, topic: str, start: Start) -> None:

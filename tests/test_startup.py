@@ -57,6 +57,14 @@ def check(run: Run, status: int, *words: str, within: float = PROMPT) -> None:
         ({"security.protocol": "SASL_PLAINTEXT"}, ["security.protocol", "127.0.0.1:{SASL_SSL}"]),
         ({"security.protocol": "PLAINTEXT"}, ["security.protocol"]),
         ({"security.protocol": None}, ["security.protocol"]),
+        (
+            {"security.protocol": "PLAINTEXT", "bootstrap.servers": "127.0.0.1:{SASL_PLAINTEXT}"},
+            ["closed the connection", "security.protocol"],
+        ),
+        (
+            {"security.protocol": "SASL_PLAINTEXT", "bootstrap.servers": "127.0.0.1:{PLAINTEXT}"},
+            ["no login", "security.protocol"],
+        ),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
@@ -95,11 +103,18 @@ def test_a_broker_that_never_answers_is_named(broker: Broker, topic: str, start:
         check(start(settings(broker, {"bootstrap.servers": server}), topic), 1, "bootstrap.servers", server, within=15)
 
 
-def test_one_reachable_broker_of_several_is_enough(broker: Broker, topic: str, start: Start) -> None:
+@pytest.mark.parametrize("sick", ["SASL_PLAINTEXT", "PLAINTEXT", "closed", "silent"])
+def test_one_healthy_broker_of_three_is_enough(broker: Broker, topic: str, start: Start, sick: str) -> None:
+    """Whichever is asked first: each start has a random order of its own."""
     broker.produce(topic, [b"here"])
-    run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{free_port()},{broker.address()}"}), topic)
-    run.wait_for_lines(1)
-    assert run.stop() == 0
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = {**broker.ports, "closed": free_port(), "silent": silent.getsockname()[1]}
+        addresses = [f"127.0.0.1:{ports[sick]}", broker.address(), f"localhost:{ports[sick]}"]
+        keys = {"bootstrap.servers": ",".join(addresses)}
+        runs = [start(settings(broker, keys), topic, "--max-messages", "1") for _ in range(4)]
+        for run in runs:
+            assert run.end() == 0, run.stderr
+            assert run.stdout.count("\n") == 1
 
 
 def test_a_slow_link_is_no_error(broker: Broker, topic: str, start: Start) -> None:
