@@ -293,7 +293,7 @@ def throughput(bench: Bench, counts: Mapping[Kind, int], rounds: int) -> Picture
             for bars, length in zip(picture.values(), (one.rate / base.rate, one.cpu / base.cpu, one.memory)):
                 bars[kind.name, name] = length
     notes = [
-        f"A row is one run, of {rounds} the one of median speed. Speed and CPU time count from the first line on,",
+        f"A row is one run, that of median speed (of {rounds}). Speed and CPU time count from the first line on,",
         "MB/s in values after decompression. The last three columns are ratios to the vendor's loop.",
         f"Tuned: with consumer.py's settings, {', '.join(map('='.join, TUNING.items()))}.",
     ]
@@ -318,8 +318,8 @@ def latency(bench: Bench, kinds: list[Kind], seconds: float) -> Picture:
     print_table(
         [f"{LATENCY_RATE} messages/s", "contender", "p50 ms", "p99 ms", "most ms"],
         rows,
-        "From the producer to the line on the pipe. The loop runs under python -u, kcat with -u: without, a line waits",
-        "until a buffer of Python's or the C library's is full.",
+        f"From the producer to the line on the pipe, one run of {seconds:g} s. The loop runs under python -u, kcat",
+        "with -u: without, a line waits until a buffer of Python's or the C library's is full.",
     )
     return {"latency, p99 in ms (less)": p99}
 
