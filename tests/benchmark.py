@@ -176,8 +176,9 @@ def compare(title: str, runs: Mapping[str, Callable[[], Result]], rounds: int) -
 
 def measure_latency(command: list[str], broker: Broker, topic: str, kind: Kind, seconds: float) -> list[float]:
     """Produce LATENCY_RATE messages a second; return how many ms later they were on the pipe: p50, p99, the most."""
-    producer = Producer({"bootstrap.servers": broker.address("PLAINTEXT"), "linger.ms": 0, "log_level": 0})
-    produced: list[float] = []  # when, by offset
+    address = broker.address("PLAINTEXT")
+    producer = Producer({"bootstrap.servers": address, "linger.ms": 0, "enable.idempotence": True, "log_level": 0})
+    produced: list[float] = []  # when, by offset, which idempotence keeps in this order
     latencies: list[float] = []
     begin = 0.0
     rest = b""
