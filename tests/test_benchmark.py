@@ -1,40 +1,81 @@
 """The benchmark runs, on counts so small that its figures mean nothing."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
 import pytest
+from harness.environment import ROOT, SCRIPT, user_environment
 
-BENCHMARK = Path(__file__).parent / "benchmark.py"
+LOOP = "vendor's loop"
+
+pytestmark = pytest.mark.usefixtures("kafka")
 
 
-@pytest.mark.usefixtures("kafka")
-def test_benchmark(tmp_path: Path) -> None:
-    """It prints a row for each contender and draws them."""
-    svg = tmp_path / "benchmark.svg"
-    counts = ["--rounds", "1", "--lz4", "2000", "--small", "0", "--large", "0", "--latency", "0.5"]
-    command = [
-        sys.executable,
-        str(BENCHMARK),
-        "--quick",
-        *counts,
-        "--parts",
-        "throughput",
-        "latency",
-        "--svg",
-        str(svg),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=os.sep) as process:
+@contextlib.contextmanager
+def benchmark(arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run the benchmark, which stops its broker however the test ends."""
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "benchmark.py"), "--quick", *arguments.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=os.sep,
+        env=user_environment(),
+    ) as process:
         try:
-            output, errors = process.communicate(timeout=100)
+            yield process
         finally:
-            process.terminate()  # after a failure it still stops its broker
+            process.terminate()
+
+
+def figures(arguments: str) -> dict[str, dict[str, list[float]]]:
+    """Run the benchmark; return the figures of its tables by their first two columns: what, and contender."""
+    with benchmark(arguments) as process:
+        output, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines() if line.startswith("|")]
-    for contender in ("vendor's loop", "consumer.py"):
-        speed, delay = [row[2:] for row in cells if row[1] == contender]
-        assert all(float(cell.replace(",", "")) > 0 for cell in speed + delay)
+    found: dict[str, dict[str, list[float]]] = {}
+    for line in output.splitlines():
+        if line.startswith("|") and not line.startswith("| -") and "contender" not in line:
+            what, contender, *cells = [cell.strip() for cell in line.split("|")[1:-1]]
+            found.setdefault(what, {})[contender] = [float(cell.replace(",", "")) for cell in cells]
+    return found
+
+
+def test_every_contender_in_every_part(tmp_path: Path) -> None:
+    svg = tmp_path / "benchmark.svg"
+    counts = "--large-lz4 2000 --small-lz4 0 --large 0 --small 0 --latency 0.5 --backlog 2000"
+    found = figures(f"{counts} --svg {svg}")
+    throughput, latency, *backlogs = found
+    assert (throughput, latency) == ("2,000 of 12.7 KB in LZ4", "12.7 KB in LZ4")
+    assert backlogs == ["backlog of 200", "backlog of 2,000"]
+    for what in (throughput, latency):
+        assert found[what].keys() - {"kcat", "kcat tuned"} == {LOOP, f"{LOOP} tuned", "consumer.py"}
+    for what in backlogs:
+        assert found[what].keys() == {LOOP, "consumer.py"}
+    assert all(figure > 0 for rows in found.values() for row in rows.values() for figure in row)
     assert ElementTree.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_what_has_no_messages_is_left_out_of_every_part() -> None:
+    counts = "--large-lz4 0 --small-lz4 0 --large 0 --small 2000"
+    found = figures(f"{counts} --latency 0.5 --backlog 2000 --consumer {SCRIPT}")
+    assert list(found) == ["2,000 of 440 B plain"]
+    assert str(SCRIPT) in found["2,000 of 440 B plain"]
+
+
+def test_stopped_it_leaves_no_process() -> None:
+    with benchmark("") as process:
+        assert process.stderr is not None
+        assert any("loading" in line for line in process.stderr)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+        assert psutil.wait_procs(children, timeout=1)[1] == []

@@ -1,8 +1,10 @@
-"""The loop of the vendor's Python example, written from its description: what tests/benchmark.py compares with.
+"""The loop of the vendor's Python example: what tests/benchmark.py compares with.
 
     python tests/harness/vendor_loop.py config.ini tron.broadcasted.transactions
 
-One message at a time, and print() of a dict. It is slow and careless on purpose: do not repair it.
+Written after the example at https://docs.bitquery.io/docs/streams/kafka-streams-python, as it was when it decompressed
+LZ4, without the line that it printed for each value that is no frame. One message at a time, and print() of a dict.
+It is slow and careless on purpose: do not repair it.
 """
 
 import configparser
