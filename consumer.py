@@ -70,7 +70,6 @@ FAILED_GOODBYE_SECONDS = 3  # the same after a failure, when there is little to 
 
 BATCH = 500  # messages at the most between two looks at the signal and the clock
 WRITE_BYTES = 1 << 20  # lines held in memory at the most, whatever the messages inflate to
-PIPE_BYTES = 1 << 18  # [64 KB] the reader works on while the next lines are made: a tenth faster; in 1 MB no more
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
 START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
@@ -88,14 +87,6 @@ a fourth key, "encoding": "base64"; a tombstone's value is null. Ctrl-C stops, a
 
 class Failure(Exception):
     """Ends the run; its text is the line for the user."""
-
-    status = 1
-
-
-class ConfigError(Failure):
-    """The same, where the arguments or the INI are at fault."""
-
-    status = 2
 
 
 class Stopped(Exception):
@@ -129,37 +120,36 @@ class Log:
 
 
 def read_config(path: str, log: Log) -> dict[str, str]:
-    """Return librdkafka's properties from section [kafka] of an INI, with this script's defaults.
+    """Return librdkafka's properties from an INI, with this script's defaults. Raises Failure.
 
-    Values are literal. `*.location` is relative to the INI; a key without a value counts as left out.
-    Raises ConfigError.
+    Values are literal; `*.location` is relative to the INI; a key without a value counts as left out.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
             settings = {key: value for key, value in parse_ini(path, file.read()).items() if value}
     except FileNotFoundError:
         copy = "copy" if os.name == "nt" else "install -m 600"
-        raise ConfigError(f"{path} not found: copy it ({copy} config.example.ini {path}) and edit it") from None
+        raise Failure(f"{path} not found: copy it ({copy} config.example.ini {path}) and edit it") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
+        raise Failure(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        raise Failure(f"{path} cannot be read: {error.strerror}") from None
 
     for key in ("sasl.username", "sasl.password"):
         if settings.get(key) in ("YOUR_USERNAME", "YOUR_PASSWORD"):
-            raise ConfigError(f"{path}: {key} is still the example's: put in your own")
+            raise Failure(f"{path}: {key} is still the example's: put in your own")
     if "bootstrap.servers" not in settings:
-        raise ConfigError(f"{path}: bootstrap.servers is missing")
+        raise Failure(f"{path}: bootstrap.servers is missing")
     if "group.id" not in settings:
         if "sasl.username" not in settings:
-            raise ConfigError(f"{path}: sasl.username is missing (without a login: group.id)")
+            raise Failure(f"{path}: sasl.username is missing (without a login: group.id)")
         settings["group.id"] = f"{settings['sasl.username']}-group-1"
     secrets = [path]
     for key, value in settings.items():
         if key.endswith(".location") and value != "probe":  # ssl.ca.location = probe: the system's own
             location = os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(value))
             if not os.access(location, os.R_OK):
-                raise ConfigError(f"{path}: {key}: there is no readable file {location}")
+                raise Failure(f"{path}: {key}: there is no readable file {location}")
             settings[key] = location
             secrets += [location] if key == "ssl.key.location" else []
     shared = [name for name in secrets if os.name == "posix" and os.stat(name).st_mode & 0o044]
@@ -169,22 +159,22 @@ def read_config(path: str, log: Log) -> dict[str, str]:
 
 
 def parse_ini(path: str, text: str) -> dict[str, str]:
-    """Return the keys of the one section [kafka] of an INI's text. Raises ConfigError, which never quotes a value."""
+    """Return the keys of the one section [kafka] of an INI's text. Raises Failure, which never quotes a value."""
     lines = [line.strip() for line in text.split("\n")]  # without its indentation a line continues no value
     for number, line in enumerate(lines, 1):
         if "\0" in line or not re.fullmatch(r"(\[[^]]*\]|[#;].*|[\w.-]+\s*=.*)?", line):
-            raise ConfigError(f'{path}, line {number} is not "key = value"')
+            raise Failure(f'{path}, line {number} is not "key = value"')
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
     try:
         parser.read_string("\n".join(lines))
     except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
         name = getattr(error, "option", error.section)
-        raise ConfigError(f"{path}, line {error.lineno}: {name} is there twice") from None
+        raise Failure(f"{path}, line {error.lineno}: {name} is there twice") from None
     except configparser.MissingSectionHeaderError as error:
-        raise ConfigError(f"{path}, line {error.lineno}: [kafka] must come before the first key") from None
+        raise Failure(f"{path}, line {error.lineno}: [kafka] must come before the first key") from None
     if parser.sections() != ["kafka"]:
-        raise ConfigError(f"{path} must have the section [kafka] and no other: see config.example.ini")
+        raise Failure(f"{path} must have the section [kafka] and no other: see config.example.ini")
     return dict(parser["kafka"])
 
 
@@ -365,10 +355,7 @@ class Errors:
             raise self.failure
 
     def check_start(self, waited: float, servers: str) -> None:
-        """Raise Failure where, after `waited` seconds, no broker is going to answer.
-
-        A reason counts only once every address has failed: one sick broker of three does not decide.
-        """
+        """Raise Failure where no broker will answer: one sick one of three does not decide, so when all have failed."""
         if self.all_down and (self.remedy or not self.reasons):
             raise self.remedy or Failure(f"{CLOSED} ({servers})")
         if waited > (DOWN_SECONDS if self.all_down else START_SECONDS):
@@ -404,7 +391,7 @@ LATEST = ("latest", "largest", "end")  # the values of auto.offset.reset for the
 
 
 def connect(path: str, config: dict[str, str], errors: Errors) -> Consumer:
-    """Return a consumer that has yet to connect. Raises ConfigError where a property is unknown or its value bad."""
+    """Return a consumer that has yet to connect. Raises Failure where a property is unknown or its value bad."""
     own: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit}
     # With a logger the lines of `debug` would wait in a queue for poll(); without one the library prints them.
     own["logger"] = None if "debug" in config else errors
@@ -415,9 +402,9 @@ def connect(path: str, config: dict[str, str], errors: Errors) -> Consumer:
         return Consumer({**config, **own})
     except KafkaException as error:
         text, remedy = plain(error.args[0]), advice(error.args[0])
-        raise ConfigError(f"{path}: {remedy} ({text})" if remedy else f"{path}: {text}") from None
+        raise Failure(f"{path}: {remedy} ({text})" if remedy else f"{path}: {text}") from None
     except (TypeError, ValueError, AttributeError) as error:  # the binding's own keys want Python objects
-        raise ConfigError(f"{path}: {error}") from None
+        raise Failure(f"{path}: {error}") from None
 
 
 class Group:
@@ -467,7 +454,7 @@ class Group:
     def answer(self, request: Callable[..., list[Partition]], *asked: list[Partition]) -> list[Partition]:
         """Return what request(*asked, timeout=seconds) returns, tried again while it fails: a leader moves in seconds.
 
-        Raises Failure, Stopped; KafkaException after START_SECONDS.
+        Raises Failure, Stopped; KafkaException where it still fails after START_SECONDS.
         """
         began = time.monotonic()
         while not self.stop.is_set():
@@ -546,8 +533,7 @@ class Group:
     def lag(self) -> int | str:
         """Return how many messages are still to be printed, by the watermarks of the latest fetches: no request."""
         lag = 0
-        partitions = self.consumer.assignment()
-        for one in partitions:
+        for one in (partitions := self.consumer.assignment()):
             low, high = self.consumer.get_watermark_offsets(one, cached=True)
             if high < 0 or one.partition not in self.positions:
                 return "unknown"
@@ -577,10 +563,6 @@ class Output:
                 end = file.read(1)
         if end != b"\n":
             os.write(self.descriptor, b"\n")
-        with contextlib.suppress(ImportError, AttributeError, OSError):  # it is no pipe; this is not Linux
-            import fcntl
-
-            fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def write(self, lines: bytearray) -> int:
         """Write all of `lines`, empty it, and return how many bytes that were. Raises OSError, Stopped."""
@@ -605,10 +587,8 @@ class Output:
 
 
 def print_messages(group: Group, output: Output, progress: Progress, limit: int, stop: threading.Event) -> None:
-    """Print `limit` messages, or until `stop`, and store each offset once its line is written.
-
-    Raises Failure, KafkaException, Stopped; OSError where standard output fails.
-    """
+    """Print `limit` messages, or until `stop`. Raises Failure, KafkaException, Stopped, OSError."""
+    say, first_offsets = group.errors.stderr.say, progress.first
     output.prepare()
     while not stop.is_set() and progress.messages < limit:
         first = group.consumer.poll(POLL_SECONDS)
@@ -626,8 +606,8 @@ def print_messages(group: Group, output: Output, progress: Progress, limit: int,
                 continue
             partition: Any = message.partition()  # by the binding's types it could be None
             offset: Any = message.offset()
-            lines += json_line(partition, offset, message.value(), group.errors.stderr.say)
-            progress.first.setdefault(partition, offset)
+            lines += json_line(partition, offset, message.value(), say)
+            first_offsets.setdefault(partition, offset)
             last[partition] = message
             printed += 1
             if len(lines) > WRITE_BYTES:
@@ -649,9 +629,8 @@ class Progress:
     def __init__(self, group: Group, log: Log) -> None:
         self.group, self.log = group, log
         self.first: dict[int, int] = {}  # partition -> offset of the first message printed
-        self.last: dict[int, int] = {}
+        self.last: dict[int, Message] = {}
         self.messages = self.bytes = 0
-        self.newest = 0.0  # when the newest message printed was produced, in seconds since 1970
         terminal = sys.stderr.isatty()
         # A pipe's reader may write to this very terminal, too. Windows' console may show the escape sequence.
         self.in_place = terminal and os.name == "posix" and stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
@@ -662,16 +641,15 @@ class Progress:
 
     def show(self, last: dict[int, Message]) -> None:
         """Take account of the last message of each partition in a batch, and show it all where it is time to."""
-        for partition, message in last.items():
-            self.last[partition] = message.offset() or 0
-            self.newest = max(self.newest, message.timestamp()[1] / 1000)
+        self.last.update(last)
         seconds = time.monotonic() - self.shown_at
         if seconds < self.interval:
             return
         speed = f"{(self.messages - self.shown[0]) / seconds:.0f}/s, {(self.bytes - self.shown[1]) / seconds / 1e6:.1f}"
         text = f"{self.messages} messages, {speed} MB/s, lag {self.group.lag()}"
-        if self.newest:
-            text += f", newest {datetime.timedelta(seconds=max(0, int(time.time() - self.newest)))} old"
+        if self.last:
+            newest = max(message.timestamp()[1] for message in self.last.values()) / 1000
+            text += f", newest {datetime.timedelta(seconds=max(0, int(time.time() - newest)))} old"
         if not self.in_place:
             text = f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}"
         self.log.note(text, self.in_place)
@@ -679,12 +657,12 @@ class Progress:
 
     def summary(self) -> str:
         """Return the line for the end; to be called before the consumer is closed."""
-        text = (
-            f"stopped: {self.messages} messages in {datetime.timedelta(seconds=int(time.monotonic() - self.started))}"
-        )
+        elapsed = datetime.timedelta(seconds=int(time.monotonic() - self.started))
+        text = f"stopped: {self.messages} messages in {elapsed}"
         if self.last:
-            offsets = f"{min(self.first.values())} to {max(self.last.values())}"
-            text += f", offsets {offsets} in {len(self.last)} partition{'s' * (len(self.last) > 1)}"
+            partitions = "partition" if len(self.last) == 1 else "partitions"
+            last = max(message.offset() or 0 for message in self.last.values())
+            text += f", offsets {min(self.first.values())} to {last} in {len(self.last)} {partitions}"
         return f"{text}, lag {self.group.lag()}"
 
 
@@ -700,35 +678,37 @@ def ends_within(thread: threading.Thread, seconds: float) -> bool:
 
 
 def run(arguments: argparse.Namespace, log: Log) -> int:
-    """Read the settings, connect, print until the end or a signal, leave the group; return the exit status.
-
-    Raises Failure where there was nothing to leave yet.
-    """
-    config = read_config(arguments.config, log)
+    """Connect, print until the end or a signal, leave the group; return the exit status (see main)."""
+    try:
+        config = read_config(arguments.config, log)
+        errors = Errors(log, arguments.topic, config["group.id"])
+        consumer = connect(arguments.config, config, errors)
+    except Failure as failure:
+        log.say(f"error: {failure}")
+        return 2
     if sys.stdout is None:
-        raise Failure("standard output is closed")
+        log.say("error: standard output is closed")
+        return 1
     stop = threading.Event()
-    errors = Errors(log, arguments.topic, config["group.id"])
-    consumer = connect(arguments.config, config, errors)
     group = Group(consumer, config, errors, stop)
     progress = Progress(group, log)
     output = Output()
-    failure: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
+    reason: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
 
     def read() -> None:
-        nonlocal failure
+        nonlocal reason
         try:
             group.join(arguments.start)
             print_messages(group, output, progress, arguments.max_messages, stop)
-            failure = None
-        except Failure as reason:
-            failure = reason
+            reason = None
+        except Failure as failure:
+            reason = failure
         except KafkaException as error:
-            failure = Failure(f"Kafka: {plain(error.args[0])}")
+            reason = Failure(f"Kafka: {plain(error.args[0])}")
         except (Stopped, BrokenPipeError):  # the reader has what it wanted
-            failure = None
+            reason = None
         except OSError as error:
-            failure = Failure(f"standard output: {error.strerror}")
+            reason = Failure(f"standard output: {error.strerror}")
 
     def on_signal(number: int, _: object) -> None:
         if stop.is_set():  # the second one ends the process at once, wherever the other threads hang
@@ -745,21 +725,20 @@ def run(arguments: argparse.Namespace, log: Log) -> int:
         pass
     if not ends_within(reading, FINISH_SECONDS) and output.writing:
         output.abandoned = True
-        failure = Failure("standard output is blocked: what it did not take will be printed by the next run")
+        reason = Failure("standard output is blocked: what it did not take will be printed by the next run")
     elif not ends_within(reading, ANSWER_SECONDS):
-        failure = None
+        reason = None
     if group.subscribed:
         log.note(progress.summary())
-    if failure:
-        log.say(f"error: {failure}")
+    if reason:
+        log.say(f"error: {reason}")
     leaving = threading.Thread(target=consumer.close, daemon=True)  # commits what is stored
     leaving.start()
-    if not ends_within(leaving, FAILED_GOODBYE_SECONDS if failure else GOODBYE_SECONDS):
+    if not ends_within(leaving, FAILED_GOODBYE_SECONDS if reason else GOODBYE_SECONDS):
         log.say("warning: the broker did not answer the goodbye: what was printed last may be printed again")
-    status = failure.status if failure else 0
     if reading.is_alive() or leaving.is_alive():
-        os._exit(status)  # the interpreter would wait for the library
-    return status
+        os._exit(1 if reason else 0)  # the interpreter would wait for the library
+    return 1 if reason else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -789,12 +768,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("argument --topic: a topic name has 1 to 249 characters out of a-z A-Z 0-9 . _ -")
     if arguments.max_messages < 1:
         parser.error("argument --max-messages: must be at least 1")
-    log = Log(arguments.quiet)
-    try:
-        return run(arguments, log)
-    except Failure as failure:
-        log.say(f"error: {failure}")
-        return failure.status
+    return run(arguments, Log(arguments.quiet))
 
 
 if __name__ == "__main__":
