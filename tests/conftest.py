@@ -63,10 +63,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def kafka() -> None:
     """Skip what needs Kafka where it cannot be downloaded; in CI that is a failure."""
-    try:
-        kafka_jars()
-    except NoKafka as error:
-        missing(str(error))
+    with (Path(os.environ["PYTEST_LOCKS"]) / "download").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process downloads for all
+        try:
+            kafka_jars()
+        except NoKafka as error:
+            missing(str(error))
 
 
 @pytest.fixture(scope="session")
