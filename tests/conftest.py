@@ -3,6 +3,7 @@
 import fcntl
 import itertools
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,15 +17,25 @@ from harness.process import Run, Start
 from harness.settings import write_config
 from harness.terminal import Terminal
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _number = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give all processes of this run a directory for their locks."""
+    """Give all processes of this run a directory for their locks, and let SIGTERM, too, stop what they started."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
     if "PYTEST_XDIST_WORKER" not in os.environ:  # else the one that has started this one did it
         locks = tempfile.TemporaryDirectory(prefix="pytest-locks-")
         config.add_cleanup(locks.cleanup)
         os.environ["PYTEST_LOCKS"] = locks.name
+
+
+def stop(_: int, __: object) -> None:
+    """End the run as Ctrl-C does; a second signal, which pytest-xdist sends, must not hinder the clean-up."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,10 +63,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def kafka() -> None:
     """Skip what needs Kafka where it cannot be downloaded; in CI that is a failure."""
-    try:
-        kafka_jars()
-    except NoKafka as error:
-        missing(str(error))
+    with (Path(os.environ["PYTEST_LOCKS"]) / "download").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process downloads for all
+        try:
+            kafka_jars()
+        except NoKafka as error:
+            missing(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = [block for block in re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S) if "--max-messages" in block]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fed(broker: Broker) -> Broker:
     """The broker with the topics that the README reads: one of JSON, one of protobuf messages."""
     broker.create_topic("tron.broadcasted.transactions", partitions=3)

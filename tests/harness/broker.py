@@ -269,12 +269,12 @@ class Broker(Kafka):
             self.start()
             self.grant()
         except BaseException:
-            self.stop()
+            self.stop(signal.SIGKILL)
             raise
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.stop()
+        self.stop(signal.SIGKILL)  # at once: nobody needs its data any more
 
     def address(self, listener: str = "SASL_SSL") -> str:
         """Return host:port of a listener."""
