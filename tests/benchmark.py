@@ -13,10 +13,8 @@ import argparse
 import contextlib
 import functools
 import itertools
-import json
 import os
 import platform
-import random
 import re
 import select
 import selectors
@@ -37,9 +35,11 @@ import confluent_kafka
 import lz4.frame
 import matplotlib
 import psutil
-from broker import USER, Broker, temporary_broker
 from confluent_kafka import Producer
-from conftest import SCRIPT, settings, write_config
+from harness.blocks import timed_block
+from harness.broker import USER, Broker, temporary_broker
+from harness.environment import SCRIPT
+from harness.settings import settings, write_config
 
 TESTS = Path(__file__).resolve().parent
 VENDOR, OURS, KCAT, KCAT_TUNED = "vendor's loop", "consumer.py", "kcat", "kcat tuned"
@@ -53,7 +53,7 @@ SLACK = 100  # messages behind the last one expected, because the last ones stay
 BLOCK_BYTES = 1 << 20  # asked of a pipe at once
 STALL_SECONDS = 60  # without a byte, after which a run has failed
 JOIN_SECONDS = 0.5  # the broker waits after a group's first member, so that copies begin together
-KCAT_TUNING = {"fetch__queue__backoff__ms": "10"}  # librdkafka has it since 2.2.0
+KCAT_TUNING = {"fetch.queue.backoff.ms": "10"}  # librdkafka has it since 2.2.0
 KCAT_PASSWORD = "benchmark"
 BROKER = {
     "group.initial.rebalance.delay.ms": f"{JOIN_SECONDS * 1000:.0f}",
@@ -74,23 +74,9 @@ def say(text: str) -> None:
 # ---- messages ------------------------------------------------------------------------------------------------------
 
 
-def tron_block(number: int, produced: int, kind: str) -> bytes:
-    """Return a Tron block as JSON, with a time in it (nanoseconds since 1970).
-
-    The hashes depend on `number`: one digit for another all over, so that the block compresses as well as a real one.
-    """
-    content = json.loads((TESTS / "data" / "tron_transaction.json").read_text(encoding="utf-8"))
-    if kind == SMALL:
-        content = {key: content[key] for key in ("Chain", "Header")}
-    digits = "0123456789abcdef"
-    others = str.maketrans(digits, "".join(random.Random(number).sample(digits, len(digits))))
-    text = json.dumps({"Produced": produced, **content}, separators=(",", ":"))
-    return re.sub(r'"[0-9a-f]{16,}"', lambda value: value[0].translate(others), text).encode()
-
-
 def values(kind: str) -> list[bytes]:
     """Return DISTINCT values of a kind."""
-    blocks = [tron_block(number, time.time_ns(), kind) for number in range(DISTINCT)]
+    blocks = [timed_block(number, time.time_ns(), kind == SMALL) for number in range(DISTINCT)]
     return [lz4.frame.compress(value) for value in blocks] if kind == LZ4 else blocks
 
 
@@ -239,7 +225,7 @@ def steady_stream(broker: Broker, topic: str, kind: str) -> Iterator[None]:
     """Produce LATENCY_RATE messages a second, each with its time in it, while the `with` block runs."""
     producer = Producer({"bootstrap.servers": broker.address("PLAINTEXT"), "linger.ms": 0})
     placeholder = 10**18
-    before, _, after = tron_block(0, placeholder, kind).partition(b"%d" % placeholder)
+    before, _, after = timed_block(0, placeholder, kind == SMALL).partition(b"%d" % placeholder)
     over = threading.Event()
 
     def produce() -> None:
@@ -313,7 +299,7 @@ class Bench:
         self.contenders = [VENDOR, OURS]
         if kcat_works(settings(broker)):
             self.contenders.append(KCAT)
-        if KCAT in self.contenders and kcat_works(settings(broker, **KCAT_TUNING)):
+        if KCAT in self.contenders and kcat_works(settings(broker, KCAT_TUNING)):
             self.contenders.append(KCAT_TUNED)
 
     @functools.cache  # noqa: B019  # there is one Bench
@@ -330,15 +316,15 @@ class Bench:
     def new_topic(self, words: str, partitions: int = 1) -> str:
         """Return a new topic named after `words`, which keeps its messages."""
         name = "tron." + re.sub(r"\W+", "-", words)
-        return self.broker.create_topic(name, partitions, retention_ms="-1", retention_bytes="-1")
+        return self.broker.create_topic(name, partitions, {"retention.ms": "-1", "retention.bytes": "-1"})
 
     def command(self, contender: str, topic: str, *arguments: str) -> list[str]:
         """Return the command that reads a topic from its beginning, in a new group; `arguments` are consumer.py's."""
         tuning = KCAT_TUNING if contender == KCAT_TUNED else {}
-        keys = settings(self.broker, session__timeout__ms="30000", **tuning)
-        config = write_config(self.directory, keys, f"{keys['group.id']}.ini")
+        keys = settings(self.broker, {"session.timeout.ms": "30000", **tuning})
+        config = write_config(self.directory / f"{keys['group.id']}.ini", keys)
         if contender == VENDOR:
-            return [sys.executable, str(TESTS / "vendor_loop.py"), str(config), topic]
+            return [sys.executable, str(TESTS / "harness" / "vendor_loop.py"), str(config), topic]
         if contender == OURS:
             return [sys.executable, str(SCRIPT), "--config", str(config), "--topic", topic, *arguments]
         return ["kcat", *kcat_options(keys), "-J", "-G", keys["group.id"], topic]

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import lz4.frame
 import psutil
-from broker import PASSWORD, USER, Broker, NoKafka, kafka_jars
-from feed import transaction_block
+from harness.blocks import transaction_block
+from harness.broker import PASSWORD, USER, Broker, NoKafka, kafka_jars
 
 TOPIC = "tron.broadcasted.transactions"
 PARTITIONS = 3

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import confluent_kafka
 import pytest
-from broker import make_certificates
-from conftest import ROOT, SCRIPT
+from harness.certificates import make_certificates
+from harness.environment import ROOT, SCRIPT, user_environment
 
 import consumer
 
@@ -336,7 +336,7 @@ def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
         [sys.executable, str(SCRIPT), "--help"],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env=user_environment(PYTHONPATH=str(tmp_path)),
     )
     assert ended.returncode == 1
     assert "requirements.txt" in ended.stderr

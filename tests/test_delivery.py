@@ -13,10 +13,11 @@ from typing import Any
 
 import lz4.frame
 import pytest
-from broker import USER, Broker, ResourceType, wait
-from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import NewPartitions
-from conftest import PROTOCOLS, SCRIPT, Run, Start, new_protocol, parse, seconds_at_most, settings, write_config
+from harness.broker import USER, Broker, ResourceType, wait
+from harness.environment import SCRIPT
+from harness.process import Run, Start, parse, seconds_at_most, shell
+from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings, write_config
 
 import consumer
 
@@ -31,19 +32,11 @@ def all_of(broker: Broker, topic: str, partitions: int) -> set[tuple[int, int]]:
     return {(p, offset) for p in range(partitions) for offset in range(broker.end(topic, p))}
 
 
-def committed(broker: Broker, keys: dict[str, str], topic: str, partitions: int = 1) -> list[int]:
-    """Return the group's committed offsets, -1001 where there is none."""
-    client = Consumer({"bootstrap.servers": broker.address("PLAINTEXT"), "group.id": keys["group.id"]})
-    found = client.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=10)
-    client.close()
-    return [one.offset for one in found]
-
-
 def wait_until_committed(broker: Broker, keys: dict[str, str], topic: str, partitions: int) -> None:
     """Wait until the group has committed all that the topic holds."""
     ends = [broker.end(topic, partition) for partition in range(partitions)]
     deadline = time.monotonic() + 60
-    while (now := committed(broker, keys, topic, partitions)) != ends:
+    while (now := broker.committed(keys["group.id"], topic, partitions)) != ends:
         assert time.monotonic() < deadline, f"{now} instead of {ends}"
         time.sleep(0.2)
 
@@ -53,10 +46,10 @@ def wait_until_committed(broker: Broker, keys: dict[str, str], topic: str, parti
 
 @pytest.mark.timeout(240)
 @PROTOCOLS
-def test_killed_again_and_again(broker: Broker, topic3: str, start: Start, protocol: dict[str, str]) -> None:
+def test_killed_again_and_again(broker: Broker, topic3: str, start: Start, protocol: Keys) -> None:
     broker.produce(topic3, (b"x" * 1000 for _ in range(200_000)))
     quick = {} if protocol else {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}
-    keys = {**settings(broker, auto__commit__interval__ms="100", **protocol), **quick}
+    keys = {**settings(broker, {"auto.commit.interval.ms": "100", **protocol}), **quick}
     chance = random.Random(1)
     runs = []
     for _ in range(6):
@@ -78,9 +71,9 @@ def test_killed_again_and_again(broker: Broker, topic3: str, start: Start, proto
 @PROTOCOLS
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
 def test_a_group_that_began_at_the_end_misses_nothing_from_then_on(
-    broker: Broker, topic3: str, start: Start, how: int, protocol: dict[str, str]
+    broker: Broker, topic3: str, start: Start, how: int, protocol: Keys
 ) -> None:
-    keys = settings(broker, auto__offset__reset="latest", **protocol)
+    keys = settings(broker, {"auto.offset.reset": "latest", **protocol})
     broker.produce(topic3, [b"before"], partition=1)
     first = start(keys, topic3)
     first.wait_for_words("waits for new messages")
@@ -96,7 +89,7 @@ def test_a_group_that_began_at_the_end_misses_nothing_from_then_on(
 
 
 def test_a_partition_that_is_added_is_read_from_its_first_message(broker: Broker, topic: str, start: Start) -> None:
-    run = start(settings(broker, auto__offset__reset="latest", topic__metadata__refresh__interval__ms="1000"), topic)
+    run = start(settings(broker, {"auto.offset.reset": "latest", "topic.metadata.refresh.interval.ms": "1000"}), topic)
     run.wait_for_words("waits for new messages")
     wait(broker.admin.create_partitions([NewPartitions(topic, 2)]))
     broker.produce(topic, [b"x"] * 5, partition=1)
@@ -119,10 +112,10 @@ def test_two_signals_at_once_end_it_without_a_traceback(broker: Broker, topic: s
 @PROTOCOLS
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_stopped_again_and_again_each_message_is_printed_once(
-    broker: Broker, topic3: str, start: Start, how: int, protocol: dict[str, str]
+    broker: Broker, topic3: str, start: Start, how: int, protocol: Keys
 ) -> None:
     broker.produce(topic3, (b"x" * 1000 for _ in range(60_000)))
-    keys = settings(broker, **protocol)
+    keys = settings(broker, protocol)
     runs = []
     for _ in range(4):
         runs.append(start(keys, topic3))
@@ -150,18 +143,18 @@ def test_max_messages_and_the_next_run_goes_on_with_the_one_after(broker: Broker
 
 def test_without_auto_commit_nothing_is_committed(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"] * 10)
-    keys = settings(broker, enable__auto__commit="false")
+    keys = settings(broker, {"enable.auto.commit": "false"})
     for _ in range(2):
         run = start(keys, topic, "--max-messages", "10")
         assert run.end() == 0
         assert len(run.lines) == 10
-    assert committed(broker, keys, topic) == [-1001]
+    assert broker.committed(keys["group.id"], topic) == [-1001]
 
 
 def test_the_second_ctrl_c_ends_it_while_a_dead_broker_holds_up_the_goodbye(own_broker: Broker, start: Start) -> None:
     topic = own_broker.create_topic("tron.goodbye")
     own_broker.produce(topic, [b"x"] * 10)
-    run = start(settings(own_broker, **new_protocol(), auto__commit__interval__ms="60000"), topic)
+    run = start(settings(own_broker, {**NEW_PROTOCOL, "auto.commit.interval.ms": "60000"}), topic)
     run.wait_for_lines(10)
     own_broker.stop(signal.SIGKILL)
     run.process.send_signal(signal.SIGINT)
@@ -177,10 +170,8 @@ def test_the_second_ctrl_c_ends_it_while_a_dead_broker_holds_up_the_goodbye(own_
 
 @pytest.mark.timeout(240)
 @PROTOCOLS
-def test_copies_come_and_go_while_messages_flow(
-    broker: Broker, topic3: str, start: Start, protocol: dict[str, str]
-) -> None:
-    keys = settings(broker, **protocol)
+def test_copies_come_and_go_while_messages_flow(broker: Broker, topic3: str, start: Start, protocol: Keys) -> None:
+    keys = settings(broker, protocol)
     runs = [start(keys, topic3), start(keys, topic3)]
 
     def flow(seconds: float) -> None:
@@ -228,10 +219,10 @@ def test_a_copy_without_a_partition_waits_in_reserve(broker: Broker, topic: str,
 
 @PROTOCOLS
 def test_a_reader_that_stalls_for_longer_than_max_poll_interval(
-    broker: Broker, topic: str, start: Start, protocol: dict[str, str]
+    broker: Broker, topic: str, start: Start, protocol: Keys
 ) -> None:
     broker.produce(topic, [b"x" * 10_000] * 500)
-    keys = settings(broker, max__poll__interval__ms="6000", **protocol)
+    keys = settings(broker, {"max.poll.interval.ms": "6000", **protocol})
     run = start(keys, topic, stdout=subprocess.PIPE)
     time.sleep(9)
     lines = 0
@@ -269,29 +260,21 @@ def test_a_reader_that_stands_still_does_not_hold_up_sigterm(broker: Broker, top
     assert printed | {line["offset"] for line in rest.lines} == set(range(1000))
 
 
-def shell(command: str, directory: Any, seconds: float = 30) -> tuple[int, str, str]:
-    """Run a bash command with pipefail; return its exit status, standard output and standard error."""
-    ended = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=seconds, cwd=directory
-    )
-    return ended.returncode, ended.stdout, ended.stderr
-
-
 def command(directory: Any, keys: dict[str, str], topic: str) -> str:
     """Write the INI and return the command that reads the topic."""
-    return f"{sys.executable} {SCRIPT} --topic {topic} --config {write_config(directory, keys)}"
+    return f"{sys.executable} {SCRIPT} --topic {topic} --config {write_config(directory / 'config.ini', keys)}"
 
 
 def test_disk_full(broker: Broker, topic: str, start: Start, tmp_path: Any) -> None:
     broker.produce(topic, [b"%d" % n for n in range(100)])
     keys = settings(broker)
-    status, _, said = shell(f"{command(tmp_path, keys, topic)} > /dev/full", tmp_path)
-    assert status == 1
-    errors = [line for line in said.splitlines() if "error" in line.lower()]
+    ended = shell(f"{command(tmp_path, keys, topic)} > /dev/full", tmp_path)
+    assert ended.returncode == 1
+    errors = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
     assert errors == ["error: standard output: No space left on device"]
-    assert "Traceback" not in said
-    assert "Exception ignored" not in said
-    assert committed(broker, keys, topic) == [-1001]
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+    assert broker.committed(keys["group.id"], topic) == [-1001]
     run = start(keys, topic, "--max-messages", "100")
     assert run.end() == 0
     assert [line["offset"] for line in run.lines] == list(range(100))
@@ -300,55 +283,55 @@ def test_disk_full(broker: Broker, topic: str, start: Start, tmp_path: Any) -> N
 def test_standard_output_closed(broker: Broker, topic: str, tmp_path: Any) -> None:
     broker.produce(topic, [b"x"] * 10)
     keys = settings(broker)
-    status, _, said = shell(f"{command(tmp_path, keys, topic)} >&-", tmp_path)
-    assert (status, said) == (1, "error: standard output is closed\n")
-    assert committed(broker, keys, topic) == [-1001]
+    ended = shell(f"{command(tmp_path, keys, topic)} >&-", tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "error: standard output is closed\n")
+    assert broker.committed(keys["group.id"], topic) == [-1001]
 
 
 def test_standard_error_closed(broker: Broker, topic: str, tmp_path: Any) -> None:
     broker.produce(topic, [b"x"] * 10)
-    status, out, _ = shell(f"{command(tmp_path, settings(broker), topic)} --max-messages 10 2>&-", tmp_path)
-    assert status == 0
-    assert [line["offset"] for line in parse(out)] == list(range(10))
+    ended = shell(f"{command(tmp_path, settings(broker), topic)} --max-messages 10 2>&-", tmp_path)
+    assert ended.returncode == 0
+    assert [line["offset"] for line in parse(ended.stdout)] == list(range(10))
 
 
 def test_a_half_line_that_cannot_be_ended_is_an_error(broker: Broker, topic: str, tmp_path: Any) -> None:
-    output = tmp_path / "out.jsonl"
+    output = tmp_path / "ended.stdout.jsonl"
     output.write_bytes(b"x" * 1024)
     limited = f"ulimit -f 1; trap '' XFSZ; {command(tmp_path, settings(broker), topic)} >> {output}"
-    status, _, said = shell(limited, tmp_path)
-    assert status == 1
-    assert "error: standard output: " in said
+    ended = shell(limited, tmp_path)
+    assert ended.returncode == 1
+    assert "error: standard output: " in ended.stderr
 
 
 def test_reader_gone(broker: Broker, topic: str, tmp_path: Any) -> None:
     broker.produce(topic, [b"x" * 1000] * 10_000)
     with seconds_at_most(5):
-        status, out, said = shell(f"{command(tmp_path, settings(broker), topic)} --quiet | head -n 3", tmp_path)
-    assert status == 0
-    assert [line["offset"] for line in parse(out)] == [0, 1, 2]
-    assert said == ""
+        ended = shell(f"{command(tmp_path, settings(broker), topic)} --quiet | head -n 3", tmp_path)
+    assert ended.returncode == 0
+    assert [line["offset"] for line in parse(ended.stdout)] == [0, 1, 2]
+    assert ended.stderr == ""
 
 
 def test_reader_gone_while_no_message_comes(broker: Broker, topic: str, tmp_path: Any) -> None:
     broker.produce(topic, [b"x"] * 3)
     with seconds_at_most(5):
-        status, out, said = shell(f"{command(tmp_path, settings(broker), topic)} --quiet | head -n 3", tmp_path)
-    assert (status, out.count("\n"), said) == (0, 3, "")
+        ended = shell(f"{command(tmp_path, settings(broker), topic)} --quiet | head -n 3", tmp_path)
+    assert (ended.returncode, ended.stdout.count("\n"), ended.stderr) == (0, 3, "")
 
 
 def test_reader_of_both_outputs_gone(broker: Broker, topic: str, tmp_path: Any) -> None:
     broker.produce(topic, [b"x" * 1000] * 10_000)
-    status, _, said = shell(f"{command(tmp_path, settings(broker), topic)} 2>&1 | head -n 3", tmp_path)
-    assert (status, said) == (0, "")
+    ended = shell(f"{command(tmp_path, settings(broker), topic)} 2>&1 | head -n 3", tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_half_line_left_by_a_kill_is_not_continued(broker: Broker, topic: str, tmp_path: Any) -> None:
     broker.produce(topic, [b"x"])
-    output = tmp_path / "out.jsonl"
+    output = tmp_path / "ended.stdout.jsonl"
     output.write_text('{"partition": 0, "off')
-    status, _, _ = shell(f"{command(tmp_path, settings(broker), topic)} --max-messages 1 >> {output}", tmp_path)
-    assert status == 0
+    ended = shell(f"{command(tmp_path, settings(broker), topic)} --max-messages 1 >> {output}", tmp_path)
+    assert ended.returncode == 0
     assert output.read_text() == '{"partition": 0, "off\n{"partition": 0, "offset": 0, "value": "x"}\n'
 
 
@@ -357,13 +340,13 @@ def test_a_half_line_left_by_a_kill_is_not_continued(broker: Broker, topic: str,
 
 @pytest.mark.parametrize(
     ("how", "protocol"),
-    [(signal.SIGTERM, {}), (signal.SIGKILL, {}), (signal.SIGKILL, new_protocol())],
+    [(signal.SIGTERM, {}), (signal.SIGKILL, {}), (signal.SIGKILL, NEW_PROTOCOL)],
     ids=["stopped", "killed", "killed, new protocol"],
 )
-def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: int, protocol: dict[str, str]) -> None:
+def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: int, protocol: Keys) -> None:
     topic = own_broker.create_topic("tron.outage")
     own_broker.produce(topic, [b"before"] * 10)
-    run = start(settings(own_broker, **protocol), topic)
+    run = start(settings(own_broker, protocol), topic)
     run.wait_for_lines(10)
     own_broker.restart(how, pause=10)
     own_broker.produce(topic, [b"after"] * 10)
@@ -377,7 +360,7 @@ def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: 
 def test_a_broker_that_hangs_holds_up_the_end_for_ten_seconds_at_most(own_broker: Broker, start: Start) -> None:
     topic = own_broker.create_topic("tron.hangs")
     own_broker.produce(topic, [b"x"])
-    run = start(settings(own_broker, auto__commit__interval__ms="60000"), topic)
+    run = start(settings(own_broker, {"auto.commit.interval.ms": "60000"}), topic)
     run.wait_for_lines(1)
     assert own_broker.process is not None
     own_broker.process.send_signal(signal.SIGSTOP)
@@ -412,7 +395,7 @@ def test_retention_with_auto_offset_reset_error_ends_it(broker: Broker, topic: s
 
 def test_the_end_of_a_partition_is_no_error(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"])
-    run = start(settings(broker, enable__partition__eof="true"), topic)
+    run = start(settings(broker, {"enable.partition.eof": "true"}), topic)
     run.wait_for_lines(1)
     time.sleep(0.5)
     broker.produce(topic, [b"y"])
@@ -465,9 +448,9 @@ def test_a_login_that_is_refused_for_good(own_broker: Broker, start: Start) -> N
 
 
 @PROTOCOLS
-def test_a_topic_that_is_deleted(broker: Broker, topic: str, start: Start, protocol: dict[str, str]) -> None:
+def test_a_topic_that_is_deleted(broker: Broker, topic: str, start: Start, protocol: Keys) -> None:
     broker.produce(topic, [b"x"])
-    run = start(settings(broker, **protocol), topic)
+    run = start(settings(broker, protocol), topic)
     run.wait_for_lines(1)
     broker.delete_topic(topic)
     assert run.end(30) == 1
@@ -491,12 +474,10 @@ def test_a_topic_that_is_made_anew(broker: Broker, topic: str, start: Start) -> 
 
 @PROTOCOLS
 @pytest.mark.parametrize("resource", ["TOPIC", "GROUP"])
-def test_an_authorisation_that_is_withdrawn(
-    own_broker: Broker, start: Start, resource: str, protocol: dict[str, str]
-) -> None:
+def test_an_authorisation_that_is_withdrawn(own_broker: Broker, start: Start, resource: str, protocol: Keys) -> None:
     topic = own_broker.create_topic("tron.withdrawn")
     own_broker.produce(topic, [b"x"])
-    run = start(settings(own_broker, **protocol), topic)
+    run = start(settings(own_broker, protocol), topic)
     run.wait_for_lines(1)
     own_broker.withdraw(ResourceType[resource], {"TOPIC": "tron.", "GROUP": USER}[resource])
     assert run.end(30) == 1

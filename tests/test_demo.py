@@ -1,16 +1,11 @@
 """demo.py as a user runs it: in a terminal, in a pipe, stopped early and late, and without a network."""
 
 import contextlib
-import fcntl
 import json
-import os
-import pty
 import shlex
 import signal
 import subprocess
 import sys
-import termios
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
-from broker import USER
-from conftest import ROOT
-from feed import transaction_block
+from harness.blocks import transaction_block
+from harness.broker import USER
+from harness.environment import ROOT, user_environment
+from harness.process import shell
+from harness.terminal import Terminal
 
 COMMAND = [sys.executable, str(ROOT / "tests" / "demo.py")]
 SAMPLE = json.loads((ROOT / "tests" / "data" / "tron_transaction.json").read_text(encoding="utf-8"))
@@ -45,41 +42,23 @@ def assert_is_a_block(text: str | bytes) -> None:
 def environment(directory: Path, **variables: str) -> dict[str, str]:
     """Return the variables for a demo whose temporary directory is in `directory`/tmp."""
     (directory / "tmp").mkdir(exist_ok=True)
-    return {**os.environ, "TMPDIR": str(directory / "tmp"), **variables}
+    return user_environment(TMPDIR=str(directory / "tmp"), **variables)
 
 
-class Terminal:
-    """A terminal with nothing in it but the demo. What comes from the demo is read all the time."""
+class Demo:
+    """The demo, started in a terminal with nothing else in it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, terminal: Terminal) -> None:
         """Start the demo with `directory` as its current one."""
         self.directory = directory
-        self.output = b""
-        self.keyboard, screen = pty.openpty()
-        self.process = subprocess.Popen(
-            COMMAND,
-            stdin=screen,
-            stdout=screen,
-            stderr=screen,
-            cwd=directory,
-            env=environment(directory),
-            start_new_session=True,
-            # Only in its controlling terminal does Ctrl-C become a signal.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(screen)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):  # how Linux reports that nobody has the terminal open any more
-            while piece := os.read(self.keyboard, 65536):
-                self.output += piece
+        self.terminal = terminal
+        self.process = terminal.start(COMMAND, cwd=directory, env=environment(directory))
 
     @property
     def lines(self) -> list[str]:
         """The whole lines on the screen."""
-        return self.output[: self.output.rfind(b"\n") + 1].decode().splitlines()
+        text = self.terminal.text
+        return text[: text.rfind("\n") + 1].splitlines()
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -90,21 +69,16 @@ class Terminal:
         """Wait until what() is true; fail with the screen where it never is."""
         deadline = time.monotonic() + seconds
         while not what():
-            assert time.monotonic() < deadline, self.output[-3000:].decode()
-            assert self.process.poll() is None, self.output[-3000:].decode()
+            assert time.monotonic() < deadline, self.terminal.text[-3000:]
+            assert self.process.poll() is None, self.terminal.text[-3000:]
             time.sleep(0.02)
-
-    def press_ctrl_c(self) -> None:
-        """What the key does."""
-        os.write(self.keyboard, b"\x03")
 
     def assert_ends_cleanly(self) -> None:
         """Check that the demo ends, well, and that nothing is left of it."""
         processes = psutil.Process(self.process.pid).children(recursive=True)
-        assert self.process.wait(30) == 0, self.output[-3000:].decode()
-        self._reader.join(10)
+        assert self.process.wait(30) == 0, self.terminal.text[-3000:]
         assert psutil.wait_procs(processes, timeout=1)[1] == []
-        assert b"Traceback" not in self.output
+        assert "Traceback" not in self.terminal.text
         assert list((self.directory / "tmp").iterdir()) == []
 
     def close(self) -> None:
@@ -112,25 +86,23 @@ class Terminal:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(60)
-        self._reader.join(10)
-        os.close(self.keyboard)
 
 
 @pytest.fixture
-def terminal(kafka: None, tmp_path: Path) -> Iterator[Terminal]:
-    """A terminal in which the demo has just been started."""
-    with contextlib.closing(Terminal(tmp_path)) as opened:
-        yield opened
+def demo(kafka: None, tmp_path: Path, terminal: Terminal) -> Iterator[Demo]:
+    """A demo that has just been started."""
+    with contextlib.closing(Demo(tmp_path, terminal)) as started:
+        yield started
 
 
-def test_stream_in_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
+def test_stream_in_a_terminal(demo: Demo, tmp_path: Path) -> None:
     """The stream, the printed command, and the end by Ctrl-C."""
-    terminal.wait_for(lambda: {message["partition"] for message in terminal.messages} == {0, 1, 2})
-    for message in terminal.messages:
+    demo.wait_for(lambda: {message["partition"] for message in demo.messages} == {0, 1, 2})
+    for message in demo.messages:
         assert_is_a_block(message["value"])
 
     # The printed command, as a second user would run it elsewhere: with a group of its own all partitions are its own.
-    command = shlex.split(next(line for line in terminal.lines if "consumer.py" in line))
+    command = shlex.split(next(line for line in demo.lines if "consumer.py" in line))
     config = Path(command[command.index("--config") + 1])
     assert config.stat().st_mode & 0o777 == 0o600
     other = config.with_name("other.ini")
@@ -142,70 +114,69 @@ def test_stream_in_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
     assert "warning" not in second.stderr
     assert_is_a_block(json.loads(second.stdout)["value"])
 
-    assert len(psutil.Process(terminal.process.pid).children(recursive=True)) == 2  # the broker and the consumer
-    terminal.press_ctrl_c()
-    terminal.assert_ends_cleanly()
-    assert sum(line.partition("stopped: ")[1] != "" for line in terminal.lines) == 1  # the consumer's goodbye
+    assert len(psutil.Process(demo.process.pid).children(recursive=True)) == 2  # the broker and the consumer
+    demo.terminal.press_ctrl_c()
+    demo.assert_ends_cleanly()
+    assert sum(line.partition("stopped: ")[1] != "" for line in demo.lines) == 1  # the consumer's goodbye
 
 
-def test_ctrl_c_while_it_starts(terminal: Terminal) -> None:
+def test_ctrl_c_while_it_starts(demo: Demo) -> None:
     """It ends without a word more."""
-    terminal.wait_for(lambda: b"starting it" in terminal.output)
-    terminal.press_ctrl_c()
-    terminal.assert_ends_cleanly()
-    assert terminal.messages == []
+    demo.wait_for(lambda: "starting it" in demo.terminal.text)
+    demo.terminal.press_ctrl_c()
+    demo.assert_ends_cleanly()
+    assert demo.messages == []
 
 
-def test_ctrl_c_again_and_again(terminal: Terminal) -> None:
+def test_ctrl_c_again_and_again(demo: Demo) -> None:
     """Neither does impatience leave anything behind."""
-    terminal.wait_for(lambda: psutil.Process(terminal.process.pid).children())
+    demo.wait_for(lambda: psutil.Process(demo.process.pid).children())
     for _ in range(10):
-        terminal.press_ctrl_c()
+        demo.terminal.press_ctrl_c()
         time.sleep(0.05)
-    terminal.assert_ends_cleanly()
+    demo.assert_ends_cleanly()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
-def test_signal_while_it_starts(terminal: Terminal, how: signal.Signals) -> None:
+def test_signal_while_it_starts(demo: Demo, how: signal.Signals) -> None:
     """The same where something else than a person ends it, or the terminal is closed."""
-    terminal.wait_for(lambda: psutil.Process(terminal.process.pid).children())
-    terminal.process.send_signal(how)
-    terminal.assert_ends_cleanly()
+    demo.wait_for(lambda: psutil.Process(demo.process.pid).children())
+    demo.process.send_signal(how)
+    demo.assert_ends_cleanly()
 
 
-def test_sigterm(terminal: Terminal) -> None:
+def test_sigterm(demo: Demo) -> None:
     """Which the consumer, too, takes as a reason to say goodbye."""
-    terminal.wait_for(lambda: terminal.messages)
-    terminal.process.terminate()
-    terminal.assert_ends_cleanly()
-    assert "stopped: " in terminal.output.decode()
+    demo.wait_for(lambda: demo.messages)
+    demo.process.terminate()
+    demo.assert_ends_cleanly()
+    assert "stopped: " in demo.terminal.text
 
 
 def test_reader_that_has_enough(kafka: None, tmp_path: Path) -> None:
     """`demo.py | head -n 3` ends by itself, quietly."""
+    (tmp_path / "tmp").mkdir()
     pipe = f"{{ {shlex.join(COMMAND)}; echo status $? >&2; }} | head -n 3"
-    shell = subprocess.run(
-        ["sh", "-c", pipe], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60
-    )
-    lines = shell.stdout.splitlines()
+    ended = shell(pipe, tmp_path, 60, TMPDIR=str(tmp_path / "tmp"))
+    lines = ended.stdout.splitlines()
     assert len(lines) == 3
     for line in lines:
         assert_is_a_block(json.loads(line)["value"])
-    assert shell.stderr.endswith("status 0\n")
-    assert "Traceback" not in shell.stderr
-    assert "error" not in shell.stderr.lower()
+    assert ended.stderr.endswith("status 0\n")
+    assert "Traceback" not in ended.stderr
+    assert "error" not in ended.stderr.lower()
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_no_network_and_no_cache(tmp_path: Path) -> None:
     """One line says why there is no demo."""
     nothing = environment(tmp_path, HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), no_proxy="")
-    demo = subprocess.run(
+    ended = subprocess.run(
         COMMAND, env={**nothing, "https_proxy": "http://127.0.0.1:9"}, capture_output=True, text=True, timeout=60
     )
-    assert demo.returncode == 1
-    assert demo.stdout == ""
-    *_, last = lines = demo.stderr.splitlines()
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    *_, last = lines = ended.stderr.splitlines()
     assert last.startswith("error: Kafka could not be downloaded (is there a network?)")
     assert len(lines) == 2
 

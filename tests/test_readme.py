@@ -10,9 +10,11 @@ from pathlib import Path
 
 import lz4.frame
 import pytest
-from broker import Broker
-from conftest import ROOT, SCRIPT, settings, write_config
-from feed import transaction_block
+from harness.blocks import transaction_block
+from harness.broker import Broker
+from harness.environment import ROOT, SCRIPT, missing
+from harness.process import shell
+from harness.settings import settings, write_config
 from tron.block_message_pb2 import BlockMessage
 
 import consumer
@@ -44,18 +46,12 @@ def run(broker: Broker, directory: Path, recipe: str) -> str:
     """Run a recipe in a directory like a user's; return its standard output."""
     for word in ("jq", "gzip"):
         if re.search(rf"\b{word}\b", recipe) and not shutil.which(word):
-            pytest.skip(f"{word} is not installed")
-    write_config(directory, settings(broker))
+            missing(f"{word} is not installed")
+    write_config(directory / "config.ini", settings(broker))
     (directory / "consumer.py").symlink_to(SCRIPT)
+    # As if the virtual environment were activated.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ended = subprocess.run(
-        ["bash", "-c", f"set -o pipefail\n{recipe}"],
-        cwd=directory,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = shell(recipe, directory, 60, PATH=path)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     return ended.stdout

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker import PASSWORD, USER, Broker, free_port, make_certificates
-from conftest import PROTOCOLS, Run, Start, seconds_at_most, settings
+from harness.broker import PASSWORD, USER, Broker, free_port
+from harness.certificates import make_certificates
+from harness.process import Run, Start, seconds_at_most
+from harness.settings import PROTOCOLS, Keys, settings
 
 # One second where the broker answers; the process itself takes up to half a second to start on a busy machine.
 PROMPT = 1.5
@@ -32,33 +34,33 @@ def check(run: Run, status: int, *words: str, within: float = PROMPT) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"sasl__password": "wrong"}, ["sasl.username and sasl.password"]),
-        ({"sasl__username": USER + "x"}, ["sasl.username and sasl.password"]),
-        ({"sasl__mechanisms": "SCRAM-SHA-256"}, ["sasl.mechanisms", "SCRAM-SHA-512"]),
-        ({"sasl__mechanisms": "PLAIN"}, ["sasl.mechanisms"]),
-        ({"ssl__ca__location": "{other}/server.cer.pem"}, ["ssl.ca.location"]),
-        ({"ssl__ca__location": None}, ["ssl.ca.location"]),
-        ({"ssl__endpoint__identification__algorithm": None}, ["ssl.endpoint.identification.algorithm"]),
-        ({"ssl__endpoint__identification__algorithm": "https"}, ["ssl.endpoint.identification.algorithm"]),
+        ({"sasl.password": "wrong"}, ["sasl.username and sasl.password"]),
+        ({"sasl.username": USER + "x"}, ["sasl.username and sasl.password"]),
+        ({"sasl.mechanisms": "SCRAM-SHA-256"}, ["sasl.mechanisms", "SCRAM-SHA-512"]),
+        ({"sasl.mechanisms": "PLAIN"}, ["sasl.mechanisms"]),
+        ({"ssl.ca.location": "{other}/server.cer.pem"}, ["ssl.ca.location"]),
+        ({"ssl.ca.location": None}, ["ssl.ca.location"]),
+        ({"ssl.endpoint.identification.algorithm": None}, ["ssl.endpoint.identification.algorithm"]),
+        ({"ssl.endpoint.identification.algorithm": "https"}, ["ssl.endpoint.identification.algorithm"]),
         (
-            {"ssl__certificate__location": None, "ssl__key__location": None},
+            {"ssl.certificate.location": None, "ssl.key.location": None},
             ["ssl.certificate.location and ssl.key.location"],
         ),
         (
-            {"ssl__certificate__location": "{other}/client.cer.pem", "ssl__key__location": "{other}/client.key.pem"},
+            {"ssl.certificate.location": "{other}/client.cer.pem", "ssl.key.location": "{other}/client.key.pem"},
             ["ssl.certificate.location and ssl.key.location"],
         ),
-        ({"ssl__key__location": None}, ["ssl.certificate.location and ssl.key.location"]),
-        ({"bootstrap__servers": "127.0.0.1:{SASL_PLAINTEXT}"}, ["security.protocol"]),
-        ({"bootstrap__servers": "127.0.0.1:{PLAINTEXT}"}, ["security.protocol"]),
-        ({"security__protocol": "SASL_PLAINTEXT"}, ["security.protocol", "127.0.0.1:{SASL_SSL}"]),
-        ({"security__protocol": "PLAINTEXT"}, ["security.protocol"]),
-        ({"security__protocol": None}, ["security.protocol"]),
+        ({"ssl.key.location": None}, ["ssl.certificate.location and ssl.key.location"]),
+        ({"bootstrap.servers": "127.0.0.1:{SASL_PLAINTEXT}"}, ["security.protocol"]),
+        ({"bootstrap.servers": "127.0.0.1:{PLAINTEXT}"}, ["security.protocol"]),
+        ({"security.protocol": "SASL_PLAINTEXT"}, ["security.protocol", "127.0.0.1:{SASL_SSL}"]),
+        ({"security.protocol": "PLAINTEXT"}, ["security.protocol"]),
+        ({"security.protocol": None}, ["security.protocol"]),
     ],
     ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
 )
 def test_connection(
-    broker: Broker, topic: str, start: Start, tmp_path: Path, overrides: dict[str, str | None], words: list[str]
+    broker: Broker, topic: str, start: Start, tmp_path: Path, overrides: Keys, words: list[str]
 ) -> None:
     make_certificates(tmp_path / "other")
 
@@ -66,29 +68,29 @@ def test_connection(
         return text.format(other=tmp_path / "other", **broker.ports)
 
     filled = {key: None if value is None else fill(value) for key, value in overrides.items()}
-    check(start(settings(broker, **filled), topic), 1, *map(fill, words))
+    check(start(settings(broker, filled), topic), 1, *map(fill, words))
 
 
 def test_every_broker_that_refuses_the_connection_is_named(broker: Broker, topic: str, start: Start) -> None:
     servers = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"]
-    run = start(settings(broker, bootstrap__servers=",".join(servers)), topic)
+    run = start(settings(broker, {"bootstrap.servers": ",".join(servers)}), topic)
     check(run, 1, "bootstrap.servers", *servers, "Connection refused", within=15)
 
 
 def test_every_host_that_is_unknown_is_named(broker: Broker, topic: str, start: Start) -> None:
-    run = start(settings(broker, bootstrap__servers="one.invalid:9093,two.invalid:9093"), topic)
+    run = start(settings(broker, {"bootstrap.servers": "one.invalid:9093,two.invalid:9093"}), topic)
     check(run, 1, "bootstrap.servers", "one.invalid:9093", "two.invalid:9093", "resolve", within=15)
 
 
 def test_a_broker_that_never_answers_is_named(broker: Broker, topic: str, start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = f"127.0.0.1:{silent.getsockname()[1]}"
-        check(start(settings(broker, bootstrap__servers=server), topic), 1, "bootstrap.servers", server, within=15)
+        check(start(settings(broker, {"bootstrap.servers": server}), topic), 1, "bootstrap.servers", server, within=15)
 
 
 def test_one_reachable_broker_of_several_is_enough(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"here"])
-    run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{free_port()},{broker.address()}"), topic)
+    run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{free_port()},{broker.address()}"}), topic)
     run.wait_for_lines(1)
     assert run.stop() == 0
 
@@ -97,7 +99,7 @@ def test_a_slow_link_is_no_error(broker: Broker, topic: str, start: Start) -> No
     """Half a second for each round trip, through a proxy: it takes a while, and works."""
     broker.produce(topic, [b"x"])
     with slow_proxy(broker.ports["SASL_SSL"], 0.5) as port:
-        run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{port}"), topic)
+        run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{port}"}), topic)
         run.wait_for_lines(1)
         assert run.stop() == 0
 
@@ -139,8 +141,8 @@ def test_topic_of_others(broker: Broker, start: Start) -> None:
 
 
 @PROTOCOLS
-def test_group_of_others(broker: Broker, topic: str, start: Start, protocol: dict[str, str]) -> None:
-    run = start(settings(broker, group__id="somebody-else", **protocol), topic)
+def test_group_of_others(broker: Broker, topic: str, start: Start, protocol: Keys) -> None:
+    run = start(settings(broker, {"group.id": "somebody-else", **protocol}), topic)
     with seconds_at_most(3):
         assert run.end() == 1
     assert "group.id must begin with the username" in run.stderr
@@ -149,13 +151,13 @@ def test_group_of_others(broker: Broker, topic: str, start: Start, protocol: dic
 
 
 def test_session_timeout_beyond_what_the_broker_allows(broker: Broker, topic: str, start: Start) -> None:
-    run = start(settings(broker, session__timeout__ms="500", heartbeat__interval__ms="100"), topic)
+    run = start(settings(broker, {"session.timeout.ms": "500", "heartbeat.interval.ms": "100"}), topic)
     assert run.end() == 1
     assert "session.timeout.ms" in run.stderr
 
 
 def test_ctrl_c_while_the_broker_does_not_answer(broker: Broker, topic: str, start: Start) -> None:
-    run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{free_port()}"), topic)
+    run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{free_port()}"}), topic)
     time.sleep(1)
     with seconds_at_most(2):
         assert run.stop() == 0
@@ -164,7 +166,7 @@ def test_ctrl_c_while_the_broker_does_not_answer(broker: Broker, topic: str, sta
 
 def test_ctrl_c_after_a_long_wait_for_an_answer(broker: Broker, topic: str, start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        run = start(settings(broker, bootstrap__servers=f"127.0.0.1:{silent.getsockname()[1]}"), topic)
+        run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{silent.getsockname()[1]}"}), topic)
         time.sleep(7)
         with seconds_at_most(3):
             assert run.stop() == 0
@@ -173,7 +175,7 @@ def test_ctrl_c_after_a_long_wait_for_an_answer(broker: Broker, topic: str, star
 
 def test_debug_does_not_show_the_password(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"])
-    run = start(settings(broker, debug="all"), topic, "--max-messages", "1")
+    run = start(settings(broker, {"debug": "all"}), topic, "--max-messages", "1")
     assert run.end() == 0
     assert "SASL" in run.stderr  # the debug lines are there
     assert PASSWORD not in run.stderr

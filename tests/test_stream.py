@@ -2,21 +2,22 @@
 
 import base64
 import json
-import os
 import random
 import shutil
 from pathlib import Path
 
 import lz4.frame
-from broker import AclOperation, Broker, ResourceType, wait
-from conftest import PROTOCOLS, Run, Start, new_protocol, settings, write_config
-from feed import transaction_block
+from harness.blocks import transaction_block
+from harness.broker import AclOperation, Broker, ResourceType, wait
+from harness.environment import user_environment
+from harness.process import Run, Start
+from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings, write_config
 
 
 @PROTOCOLS
-def test_every_message_is_printed_in_order(broker: Broker, topic: str, start: Start, protocol: dict[str, str]) -> None:
+def test_every_message_is_printed_in_order(broker: Broker, topic: str, start: Start, protocol: Keys) -> None:
     broker.produce(topic, [lz4.frame.compress(b"%d" % number) for number in range(2000)])
-    run = start(settings(broker, **protocol), topic)
+    run = start(settings(broker, protocol), topic)
     run.wait_for_lines(2000)
     assert run.stop() == 0
     assert run.lines == [{"partition": 0, "offset": n, "value": str(n)} for n in range(2000)]
@@ -56,11 +57,13 @@ def test_without_certificates_on_the_plaintext_listener(broker: Broker, topic: s
     broker.produce(topic, [lz4.frame.compress(b"x")])
     keys = settings(
         broker,
-        bootstrap__servers=broker.address("SASL_PLAINTEXT"),
-        security__protocol="SASL_PLAINTEXT",
-        ssl__ca__location=None,
-        ssl__certificate__location=None,
-        ssl__key__location=None,
+        {
+            "bootstrap.servers": broker.address("SASL_PLAINTEXT"),
+            "security.protocol": "SASL_PLAINTEXT",
+            "ssl.ca.location": None,
+            "ssl.certificate.location": None,
+            "ssl.key.location": None,
+        },
     )
     run = start(keys, topic, "--max-messages", "1")
     assert run.end() == 0
@@ -74,7 +77,7 @@ def test_paths_are_relative_to_the_ini_wherever_it_is_run(broker: Broker, topic:
     keys = settings(broker)
     for key in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
         keys[key] = f"certs/{Path(keys[key]).name}"
-    write_config(home, keys)
+    write_config(home / "config.ini", keys)
     arguments = ["--config", "home/config.ini", "--topic", topic, "--max-messages", "1"]
     run = Run(tmp_path, arguments, cwd=tmp_path)
     assert run.end() == 0, run.stderr
@@ -83,7 +86,7 @@ def test_paths_are_relative_to_the_ini_wherever_it_is_run(broker: Broker, topic:
 
 def test_config_ini_in_the_current_directory_is_the_default(broker: Broker, topic: str, tmp_path: Path) -> None:
     broker.produce(topic, [b"x"])
-    write_config(tmp_path, settings(broker))
+    write_config(tmp_path / "config.ini", settings(broker))
     run = Run(tmp_path, ["--topic", topic, "--max-messages", "1"], cwd=tmp_path)
     assert run.end() == 0, run.stderr
     assert len(run.lines) == 1
@@ -91,7 +94,7 @@ def test_config_ini_in_the_current_directory_is_the_default(broker: Broker, topi
 
 def test_utf8_whatever_the_locale(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, ["ü 東 😀".encode()])
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment = user_environment(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
     run = start(settings(broker), topic, "--max-messages", "1", env=environment)
     assert run.end() == 0
     assert run.stdout == '{"partition": 0, "offset": 0, "value": "ü 東 😀"}\n'
@@ -99,14 +102,14 @@ def test_utf8_whatever_the_locale(broker: Broker, topic: str, start: Start) -> N
 
 def test_the_group_is_named_after_the_user_by_default(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"])
-    run = start(settings(broker, group__id=None), topic, "--max-messages", "1")
+    run = start(settings(broker, {"group.id": None}), topic, "--max-messages", "1")
     assert run.end() == 0
     assert "group tron_user-group-1:" in run.stderr
 
 
 def test_standard_output_has_nothing_but_the_lines(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"] * 3)
-    run = start(settings(broker, **new_protocol()), topic, "--max-messages", "3", "--from", "beginning")
+    run = start(settings(broker, NEW_PROTOCOL), topic, "--max-messages", "3", "--from", "beginning")
     assert run.end() == 0
     assert [json.loads(line)["offset"] for line in run.stdout.splitlines()] == [0, 1, 2]
 

@@ -2,10 +2,12 @@
 
 import json
 import random
-from pathlib import Path
+import re
 from typing import Any
 
-_SAMPLE = json.loads((Path(__file__).parent / "data" / "tron_transaction.json").read_text(encoding="utf-8"))
+from harness.environment import ROOT
+
+_SAMPLE = json.loads((ROOT / "tests" / "data" / "tron_transaction.json").read_text(encoding="utf-8"))
 _BLOCK_MILLISECONDS = 3000  # Tron makes a block every 3 s
 
 
@@ -32,6 +34,18 @@ def transaction_block(number: int) -> bytes:
     transactions = [_vary(transaction, index, nanoseconds, dice) for index, transaction in enumerate(chosen)]
     block = {**_SAMPLE, "Header": header, "Witness": witness, "Transactions": transactions}
     return json.dumps(block, separators=(",", ":")).encode()
+
+
+def timed_block(number: int, produced: int, small: bool = False) -> bytes:
+    """Return the sample as compact JSON of 12.7 KB (`small`: 440 B), with its time in nanoseconds since 1970.
+
+    The hashes depend on `number`: one digit for another all over, so that the block compresses as well as a real one.
+    """
+    content = {key: _SAMPLE[key] for key in ("Chain", "Header")} if small else _SAMPLE
+    digits = "0123456789abcdef"
+    others = str.maketrans(digits, "".join(random.Random(number).sample(digits, len(digits))))
+    text = json.dumps({"Produced": produced, **content}, separators=(",", ":"))
+    return re.sub(r'"[0-9a-f]{16,}"', lambda value: value[0].translate(others), text).encode()
 
 
 def _block_hash(height: int) -> str:

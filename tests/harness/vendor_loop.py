@@ -1,6 +1,6 @@
 """The loop of the vendor's Python example, written from its description: what tests/benchmark.py compares with.
 
-    python tests/vendor_loop.py config.ini tron.broadcasted.transactions
+    python tests/harness/vendor_loop.py config.ini tron.broadcasted.transactions
 
 One message at a time, and print() of a dict. It is slow and careless on purpose: do not repair it.
 """

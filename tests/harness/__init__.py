@@ -1,0 +1,1 @@
+"""What tests, demo and benchmark stand on: a real Kafka, consumer.py as a process, a terminal, Tron blocks."""

@@ -1,0 +1,29 @@
+"""Where things are, and which environment a program is started in: a user's, not that of whoever runs the tests."""
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "consumer.py"
+
+# Everything else, such as PYTHONUNBUFFERED, LC_ALL, SSL_CERT_FILE or a proxy, would decide what a test finds.
+KEPT = (
+    *("PATH", "HOME", "USER", "LANG", "TERM", "TMPDIR"),
+    "TZ",  # a test and the program that it starts must agree on local time
+    "XDG_CACHE_HOME",  # Kafka's jars are kept there
+)
+
+
+def user_environment(**overrides: str) -> dict[str, str]:
+    """Return the environment variables for a program that is started as a user would; `overrides` are added."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ} | overrides
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test because of what this machine lacks; in CI (CI=true) fail it."""
+    import pytest  # the demo gets along without
+
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,0 +1,133 @@
+"""Programs as a user runs them: consumer.py as a process, and lines for a shell."""
+
+import contextlib
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.environment import ROOT, SCRIPT, user_environment
+
+_number = itertools.count(1)
+
+# A name that the script does not have is an error: its wait would last as long as before.
+_WITH_CONSTANTS = """\
+import json, sys
+sys.path.insert(0, sys.argv.pop(1))
+import consumer
+for name, value in json.loads(sys.argv.pop(1)).items():
+    assert hasattr(consumer, name), f"consumer.py has no {name}"
+    setattr(consumer, name, value)
+sys.exit(consumer.main())
+"""
+
+
+class Run:
+    """One process of consumer.py. Its standard output and error go to files in `directory`, unless others are given.
+
+    `constants` are constants of the script that have another value in this process, so that no test waits for a
+    minute. `options` are subprocess.Popen's.
+    """
+
+    def __init__(
+        self, directory: Path, arguments: list[str], constants: Mapping[str, float] | None = None, **options: Any
+    ) -> None:
+        """Start it in the environment of a user."""
+        command = [sys.executable, str(SCRIPT)]
+        if constants:
+            command = [sys.executable, "-c", _WITH_CONSTANTS, str(ROOT), json.dumps(constants)]
+        number = next(_number)
+        self.stdout_path = directory / f"stdout-{number}"
+        self.stderr_path = directory / f"stderr-{number}"
+        with self.stdout_path.open("wb") as out, self.stderr_path.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*command, *arguments],
+                **{
+                    **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "env": user_environment()},
+                    **options,
+                },
+            )
+
+    @property
+    def stdout(self) -> str:
+        """What it has written so far."""
+        return self.stdout_path.read_text(encoding="utf-8")
+
+    @property
+    def stderr(self) -> str:
+        """What it has said so far."""
+        return self.stderr_path.read_text(encoding="utf-8")
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The whole lines written so far, parsed."""
+        return parse(self.stdout[: self.stdout.rfind("\n") + 1])
+
+    def wait_for(self, what: "Callable[[Run], Any]", seconds: float = 30) -> None:
+        """Wait until what(self) is true; fail with the process's output where it never is."""
+        deadline = time.monotonic() + seconds
+        while not what(self):
+            assert time.monotonic() < deadline, f"not within {seconds} s; {self.stdout[-500:]!r}\n{self.stderr[-2000:]}"
+            time.sleep(0.02)
+
+    def wait_for_lines(self, count: int, seconds: float = 30) -> None:
+        """Wait until so many lines have been written."""
+        self.wait_for(lambda run: run.stdout.count("\n") >= count, seconds)
+
+    def wait_for_words(self, words: str, seconds: float = 30) -> None:
+        """Wait until standard error has these words."""
+        self.wait_for(lambda run: words in run.stderr, seconds)
+
+    def end(self, seconds: float = 30) -> int:
+        """Wait for its end; return its exit status."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"did not end within {seconds} s; standard error: {self.stderr[-2000:]}")
+
+    def stop(self, how: int = signal.SIGINT) -> int:
+        """Send a signal and wait for the end; return the exit status."""
+        self.process.send_signal(how)
+        return self.end()
+
+    def kill(self) -> None:
+        """End it at once, as kill -9 does."""
+        self.process.kill()
+        self.process.wait()
+
+
+Start = Callable[..., Run]  # what the fixture `start` returns
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    """Return the JSON objects of JSON Lines."""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def shell(command: str, directory: Path, seconds: float = 30, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash with pipefail in a directory, in the environment of a user and `env`; return its outcome."""
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail\n{command}"],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=seconds,
+        cwd=directory,
+        env=user_environment(**env),
+    )
+
+
+@contextlib.contextmanager
+def seconds_at_most(limit: float) -> Iterator[None]:
+    """Fail where the block takes longer."""
+    began = time.monotonic()
+    yield
+    took = time.monotonic() - began
+    assert took <= limit, f"took {took:.1f} s instead of at most {limit} s"
