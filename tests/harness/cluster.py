@@ -1,0 +1,89 @@
+"""Three Kafka nodes, of which one may die: topics are replicated to all, and two are enough to go on."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.broker import QUICK_START, START_SECONDS, Broker, Kafka, new_cluster_id
+from harness.certificates import make_certificates
+
+
+class Cluster(Kafka):
+    """Three nodes in `directory`, each broker and controller; `with Cluster(directory) as cluster:` as for Broker.
+
+    `nodes` are brokers that can be stopped, killed and started again one by one.
+    """
+
+    def __init__(self, directory: Path, **properties: str) -> None:
+        """Choose their ports; nothing is started yet. `properties` are added to each node's server.properties."""
+        super().__init__()
+        self.certificates = directory / "certs"
+        replicated = {
+            "default.replication.factor": "3",
+            "min.insync.replicas": "2",
+            "offsets.topic.replication.factor": "3",
+            "broker.session.timeout.ms": "6000",  # how long a dead node leads its partitions
+        }
+        self.nodes = [
+            Broker(directory / f"node-{number}", QUICK_START, **{"node.id": f"{number}", **replicated, **properties})
+            for number in (1, 2, 3)
+        ]
+        voters = ",".join(f"{number}@127.0.0.1:{node.ports['CONTROLLER']}" for number, node in enumerate(self.nodes, 1))
+        for node in self.nodes:
+            node.certificates = self.certificates
+            node.properties["controller.quorum.voters"] = voters
+
+    def __enter__(self) -> "Cluster":
+        """Start all nodes, and return once each knows of the others."""
+        make_certificates(self.certificates)
+        cluster_id = new_cluster_id()
+        for node in self.nodes:
+            node.directory.mkdir()
+            node.format(cluster_id)
+        try:
+            for node in self.nodes:
+                node.launch()
+            for node in self.nodes:
+                node.wait_until_it_answers()
+            self.wait_for_nodes(3)
+            self.grant()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop all nodes."""
+        self.stop()
+
+    def address(self, listener: str = "SASL_SSL") -> str:
+        """Return host:port of a listener, of each node."""
+        return ",".join(node.address(listener) for node in self.nodes)
+
+    def leader(self, topic: str, partition: int = 0) -> Broker:
+        """Return the node that leads a partition."""
+        return self.nodes[self.admin.list_topics(topic, timeout=10).topics[topic].partitions[partition].leader - 1]
+
+    def wait_for_nodes(self, count: int) -> None:
+        """Wait until the cluster has so many nodes."""
+        deadline = time.monotonic() + START_SECONDS
+        while len(self.admin.list_topics(timeout=10).brokers) != count:
+            assert time.monotonic() < deadline, f"the cluster does not have {count} nodes"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop all nodes, at once: the last one alone would wait for a quorum to say goodbye to."""
+        for node in self.nodes:
+            if node.process is not None:
+                node.process.terminate()
+        for node in self.nodes:
+            node.stop()
+
+
+@contextlib.contextmanager
+def temporary_cluster(**properties: str) -> Iterator[Cluster]:
+    """Start a cluster in a temporary directory, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="kafka-") as directory, Cluster(Path(directory), **properties) as cluster:
+        yield cluster
