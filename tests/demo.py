@@ -105,13 +105,14 @@ def feed_while_it_runs(broker: Broker, arguments: list[str], hint: str) -> int:
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         encoding="utf-8",
+        errors="replace",
         start_new_session=True,
     )
     relay = threading.Thread(target=show, args=[consumer.stderr], daemon=True)
     relay.start()
     try:
         for number in itertools.count():
-            screenful = max(1, shutil.get_terminal_size().lines - len(hint.splitlines()) - 1)
+            screenful = max(1, shutil.get_terminal_size().lines - hint.count("\n") - 2)
             if number == 0 or (ON_SCREEN and number % screenful == 0):
                 show([hint])
             for topic, block in BLOCKS.items():
@@ -125,8 +126,8 @@ def feed_while_it_runs(broker: Broker, arguments: list[str], hint: str) -> int:
             consumer.wait(GOODBYE_SECONDS)
         raise
     finally:
-        relay.join(GOODBYE_SECONDS)
-        say(f"{WRAP}demo: stopping Kafka")
+        relay.join(1)
+        say("demo: stopping Kafka")
     raise AssertionError("unreachable")
 
 
@@ -168,6 +169,8 @@ def main() -> int:
     except (NoKafka, RuntimeError) as error:
         say(f"error: {error}")
         return 1
+    finally:
+        say(WRAP, end="")
 
 
 if __name__ == "__main__":
