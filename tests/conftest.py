@@ -1,18 +1,63 @@
-"""One broker for all tests that only read and write, and one of its own for a test that stops it."""
+"""What tests share: a broker in each process of pytest-xdist, and the quiet in which a test measures time."""
 
+import fcntl
 import itertools
+import os
+import signal
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness.broker import QUICK_START, Broker, NoKafka, kafka_jars, temporary_broker
+from harness.cluster import Cluster, temporary_cluster
 from harness.environment import missing
 from harness.process import Run, Start
 from harness.settings import write_config
 from harness.terminal import Terminal
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _number = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all processes of this run a directory for their locks, and let SIGTERM, too, stop what they started."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # else the one that has started this one did it
+        locks = tempfile.TemporaryDirectory(prefix="pytest-locks-")
+        config.add_cleanup(locks.cleanup)
+        os.environ["PYTEST_LOCKS"] = locks.name
+
+
+def stop(_: int, __: object) -> None:
+    """End the run as Ctrl-C does; a second signal, which pytest-xdist sends, must not hinder the clean-up."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the quiet tests last, so that the others wait for them but once."""
+    items.sort(key=is_quiet)
+
+
+def is_quiet(item: pytest.Item) -> bool:
+    """Tell whether a test must run alone."""
+    return item.get_closest_marker("quiet") is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run a test marked `quiet` while no other runs, in whichever process; its fixtures, too."""
+    locks = Path(os.environ["PYTEST_LOCKS"])
+    with (locks / "room").open("w") as room:
+        # Who waits to be alone holds the gate, or others would go on entering the room.
+        with (locks / "gate").open("w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if is_quiet(item) else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +73,13 @@ def kafka() -> None:
 def broker(kafka: None) -> Iterator[Broker]:
     """The broker that nobody stops."""
     with temporary_broker(QUICK_START) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(kafka: None) -> Iterator[Cluster]:
+    """Three nodes, for tests in the xdist_group "cluster", so that they are started once."""
+    with temporary_cluster() as running:
         yield running
 
 

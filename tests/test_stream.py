@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import random
 import shutil
+import time
 from pathlib import Path
 
 import lz4.frame
@@ -12,6 +14,8 @@ from harness.broker import AclOperation, Broker, ResourceType, wait
 from harness.environment import user_environment
 from harness.process import Run, Start
 from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings, write_config
+
+import consumer
 
 
 @PROTOCOLS
@@ -51,6 +55,32 @@ def test_every_kind_of_value(broker: Broker, topic: str, start: Start) -> None:
         binary = line.get("encoding") == "base64"
         printed.append(value if value is None else base64.b64decode(value) if binary else value.encode())
     assert printed == [*values, noise, b"y" * 1_000_000]
+
+
+def test_hostile_values_neither_stop_the_stream_nor_fill_the_memory(broker: Broker, topic: str, start: Start) -> None:
+    bomb = lz4.frame.compress(bytes(230_000_000))
+    assert len(bomb) < 1_000_000
+    hostile = [bomb, consumer.LZ4_MAGIC + b"\xff" * 1000, lz4.frame.compress(b"cut short" * 9)[:-5]]
+    broker.produce(topic, hostile * 30)
+    run = start(settings(broker), topic, "--max-messages", "90")
+    peak = 0
+    while run.process.poll() is None:
+        peak = max(peak, memory(run.process.pid))
+        time.sleep(0.02)
+    assert run.end() == 0
+    assert len(run.lines) == 90
+    assert all(line["encoding"] == "base64" for line in run.lines)
+    assert run.stderr.count("warning") == 30
+    assert peak < 400_000_000
+
+
+def memory(pid: int) -> int:
+    """Return the resident memory of a process in bytes, 0 where it has gone."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def test_without_certificates_on_the_plaintext_listener(broker: Broker, topic: str, start: Start) -> None:

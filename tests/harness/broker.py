@@ -172,9 +172,8 @@ class Kafka(ABC):
         rules = [self.acl(ResourceType.TOPIC, "tron."), self.acl(ResourceType.GROUP, USER)]
         wait(self.admin.create_acls(rules))
 
-    def withdraw(self, resource: ResourceType, name: str) -> None:
-        """Take a rule away that `acl` returns."""
-        rule = self.acl(resource, name)
+    def withdraw(self, rule: AclBinding) -> None:
+        """Take a rule away that `acl` has returned."""
         filters = AclBindingFilter(
             rule.restype,
             rule.name,
@@ -237,6 +236,18 @@ class Kafka(ABC):
                     raise
                 time.sleep(0.1)
 
+    def messages(self, topic: str, partitions: int) -> set[tuple[int, int]]:
+        """Return the (partition, offset) of each message that the topic has had."""
+        return {(number, offset) for number in range(partitions) for offset in range(self.end(topic, number))}
+
+    def wait_until_committed(self, group: str, topic: str, partitions: int, seconds: float = 60) -> None:
+        """Wait until the group has committed all that the topic holds."""
+        ends = [self.end(topic, partition) for partition in range(partitions)]
+        deadline = time.monotonic() + seconds
+        while (now := self.committed(group, topic, partitions)) != ends:
+            assert time.monotonic() < deadline, f"{now} instead of {ends}"
+            time.sleep(0.2)
+
 
 class Broker(Kafka):
     """One Kafka node in `directory`; `with Broker(directory) as broker:` starts it and always stops it.
@@ -263,12 +274,12 @@ class Broker(Kafka):
             self.start()
             self.grant()
         except BaseException:
-            self.stop()
+            self.stop(signal.SIGKILL)
             raise
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.stop()
+        self.stop(signal.SIGKILL)  # at once: nobody needs its data any more
 
     def address(self, listener: str = "SASL_SSL") -> str:
         """Return host:port of a listener."""

@@ -1,6 +1,7 @@
 """Three Kafka nodes, of which one may die: topics are replicated to all, and two are enough to go on."""
 
 import contextlib
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -74,12 +75,9 @@ class Cluster(Kafka):
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """Stop all nodes, at once: the last one alone would wait for a quorum to say goodbye to."""
+        """End all nodes, at once: the last one alone would wait for a quorum to say goodbye to."""
         for node in self.nodes:
-            if node.process is not None:
-                node.process.terminate()
-        for node in self.nodes:
-            node.stop()
+            node.stop(signal.SIGKILL)
 
 
 @contextlib.contextmanager

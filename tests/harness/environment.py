@@ -16,8 +16,12 @@ KEPT = (
 
 
 def user_environment(**overrides: str) -> dict[str, str]:
-    """Return the environment variables for a program that is started as a user would; `overrides` are added."""
-    return {name: os.environ[name] for name in KEPT if name in os.environ} | overrides
+    """Return the environment variables for a program that is started as a user would; `overrides` are added.
+
+    What a coming Python will refuse is an error in these programs: they must go on working.
+    """
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    return {**kept, "PYTHONWARNINGS": "error::DeprecationWarning", **overrides}
 
 
 def missing(reason: str) -> NoReturn:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Run:
         number = next(_number)
         self.stdout_path = directory / f"stdout-{number}"
         self.stderr_path = directory / f"stderr-{number}"
+        self._counted_bytes = self._counted_lines = 0
         with self.stdout_path.open("wb") as out, self.stderr_path.open("wb") as err:
             self.process = subprocess.Popen(
                 [*command, *arguments],
@@ -77,9 +79,18 @@ class Run:
             assert time.monotonic() < deadline, f"not within {seconds} s; {self.stdout[-500:]!r}\n{self.stderr[-2000:]}"
             time.sleep(0.02)
 
+    def count_lines(self) -> int:
+        """Return how many whole lines it has written so far; what was counted before is not read again."""
+        with self.stdout_path.open("rb") as file:
+            file.seek(self._counted_bytes)
+            while piece := file.read(1 << 20):
+                self._counted_bytes += len(piece)
+                self._counted_lines += piece.count(b"\n")
+        return self._counted_lines
+
     def wait_for_lines(self, count: int, seconds: float = 30) -> None:
         """Wait until so many lines have been written."""
-        self.wait_for(lambda run: run.stdout.count("\n") >= count, seconds)
+        self.wait_for(lambda run: run.count_lines() >= count, seconds)
 
     def wait_for_words(self, words: str, seconds: float = 30) -> None:
         """Wait until standard error has these words."""
@@ -102,6 +113,11 @@ class Run:
         """End it at once, as kill -9 does."""
         self.process.kill()
         self.process.wait()
+
+
+def offsets(runs: Iterable[Run]) -> Counter[tuple[int, int]]:
+    """Return how often the runs have printed each (partition, offset)."""
+    return Counter((line["partition"], line["offset"]) for run in runs for line in run.lines)
 
 
 Start = Callable[..., Run]  # what the fixture `start` returns

@@ -79,15 +79,9 @@ class Terminal:
 
     def start(self, command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
         """Start a command in this terminal, as its controlling one; `options` are subprocess.Popen's."""
-        return subprocess.Popen(
-            command,
-            stdin=self.descriptor,
-            stdout=self.descriptor,
-            stderr=self.descriptor,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            **options,
-        )
+        # The terminal that the first process of a session opens becomes its controlling one.
+        opening = ["sh", "-c", 'exec "$@" <> "$0" >&0 2>&1', os.ttyname(self.descriptor), *command]
+        return subprocess.Popen(opening, start_new_session=True, **options)
 
     def close(self) -> None:
         """Close it, which a process that still runs in it is told by SIGHUP."""

@@ -1,0 +1,134 @@
+"""Files and pipes: what becomes of a message whose line cannot be written, or is not read."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from harness.broker import Broker
+from harness.environment import SCRIPT
+from harness.process import Start, parse, seconds_at_most, shell
+from harness.settings import PROTOCOLS, Keys, settings, write_config
+
+
+@PROTOCOLS
+def test_a_reader_that_stalls_for_longer_than_max_poll_interval(
+    broker: Broker, topic: str, start: Start, protocol: Keys
+) -> None:
+    broker.produce(topic, [b"x" * 10_000] * 500)
+    keys = settings(broker, {"max.poll.interval.ms": "6000", **protocol})
+    run = start(keys, topic, stdout=subprocess.PIPE)
+    time.sleep(9)
+    lines = 0
+    assert run.process.stdout is not None
+    printed: Counter[int] = Counter()
+    while len(printed) < 500:
+        printed[parse(run.process.stdout.readline().decode())[0]["offset"]] += 1
+        lines += 1
+        assert lines < 2000
+    broker.produce(topic, [b"more"])
+    while len(printed) < 501:
+        printed[parse(run.process.stdout.readline().decode())[0]["offset"]] += 1
+    assert set(printed) == set(range(501))
+    run.process.stdout.close()
+    assert run.stop() == 0
+    assert "max.poll.interval.ms" in run.stderr
+    assert run.stderr.count("warning") == 1
+
+
+@pytest.mark.quiet  # half a second is left beside what a reader is given
+def test_a_reader_that_stands_still_does_not_hold_up_sigterm(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x" * 10_000] * 1000)
+    keys = settings(broker)
+    run = start(keys, topic, stdout=subprocess.PIPE)
+    run.wait_for_words("partitions, group")
+    time.sleep(1)
+    with seconds_at_most(2):
+        assert run.stop(signal.SIGTERM) == 1
+    assert "error: standard output is blocked" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.process.stdout is not None
+    printed = {json.loads(line)["offset"] for line in run.process.stdout.read().split(b"\n")[:-1]}
+    rest = start(keys, topic)
+    broker.wait_until_committed(keys["group.id"], topic, 1)
+    assert rest.stop() == 0
+    assert printed | {line["offset"] for line in rest.lines} == set(range(1000))
+
+
+def command(directory: Path, keys: dict[str, str], topic: str) -> str:
+    """Write the INI and return the command that reads the topic."""
+    return f"{sys.executable} {SCRIPT} --topic {topic} --config {write_config(directory / 'config.ini', keys)}"
+
+
+def test_disk_full(broker: Broker, topic: str, start: Start, tmp_path: Path) -> None:
+    broker.produce(topic, [b"%d" % n for n in range(100)])
+    keys = settings(broker)
+    ended = shell(f"{command(tmp_path, keys, topic)} > /dev/full", tmp_path)
+    assert ended.returncode == 1
+    errors = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
+    assert errors == ["error: standard output: No space left on device"]
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+    assert broker.committed(keys["group.id"], topic) == [-1001]
+    run = start(keys, topic, "--max-messages", "100")
+    assert run.end() == 0
+    assert [line["offset"] for line in run.lines] == list(range(100))
+
+
+def test_standard_output_closed(broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.produce(topic, [b"x"] * 10)
+    keys = settings(broker)
+    ended = shell(f"{command(tmp_path, keys, topic)} >&-", tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "error: standard output is closed\n")
+    assert broker.committed(keys["group.id"], topic) == [-1001]
+
+
+def test_standard_error_closed(broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.produce(topic, [b"x"] * 10)
+    ended = shell(f"{command(tmp_path, settings(broker), topic)} --max-messages 10 2>&-", tmp_path)
+    assert ended.returncode == 0
+    assert [line["offset"] for line in parse(ended.stdout)] == list(range(10))
+
+
+def test_a_half_line_that_cannot_be_ended_is_an_error(broker: Broker, topic: str, tmp_path: Path) -> None:
+    output = tmp_path / "ended.stdout.jsonl"
+    output.write_bytes(b"x" * 1024)
+    limited = f"ulimit -f 1; trap '' XFSZ; {command(tmp_path, settings(broker), topic)} >> {output}"
+    ended = shell(limited, tmp_path)
+    assert ended.returncode == 1
+    assert "error: standard output: " in ended.stderr
+
+
+def test_reader_gone(broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.produce(topic, [b"x" * 1000] * 10_000)
+    with seconds_at_most(10):
+        ended = shell(f"{command(tmp_path, settings(broker), topic)} --quiet | head -n 3", tmp_path)
+    assert ended.returncode == 0
+    assert [line["offset"] for line in parse(ended.stdout)] == [0, 1, 2]
+    assert ended.stderr == ""
+
+
+def test_reader_gone_while_no_message_comes(broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.produce(topic, [b"x"] * 3)
+    with seconds_at_most(10):
+        ended = shell(f"{command(tmp_path, settings(broker), topic)} --quiet | head -n 3", tmp_path)
+    assert (ended.returncode, ended.stdout.count("\n"), ended.stderr) == (0, 3, "")
+
+
+def test_reader_of_both_outputs_gone(broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.produce(topic, [b"x" * 1000] * 10_000)
+    ended = shell(f"{command(tmp_path, settings(broker), topic)} 2>&1 | head -n 3", tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_half_line_left_by_a_kill_is_not_continued(broker: Broker, topic: str, tmp_path: Path) -> None:
+    broker.produce(topic, [b"x"])
+    output = tmp_path / "ended.stdout.jsonl"
+    output.write_text('{"partition": 0, "off')
+    ended = shell(f"{command(tmp_path, settings(broker), topic)} --max-messages 1 >> {output}", tmp_path)
+    assert ended.returncode == 0
+    assert output.read_text() == '{"partition": 0, "off\n{"partition": 0, "offset": 0, "value": "x"}\n'
