@@ -25,6 +25,7 @@ import consumer
 
 CUT, WRAP = "\x1b[?7l", "\x1b[?7h"  # what a terminal does with lines that are too long
 COMMAND = [sys.executable, str(ROOT / "tests" / "demo.py")]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLE = json.loads((ROOT / "tests" / "data" / "tron_transaction.json").read_text(encoding="utf-8"))
 
 
@@ -220,7 +221,8 @@ def test_proto_blocks_of_the_feed() -> None:
 
 
 def test_it_needs_its_short_list_only() -> None:
-    """It starts where nothing is installed of what the tests need besides."""
+    """It starts where nothing is installed of what the tests need besides, as the README has it."""
+    assert "-r tests/demo-requirements.txt && .venv/bin/python tests/demo.py" in README
     listed = re.findall(r"^([\w-]+)==", (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8"), re.M)
     modules = [name for name, owners in importlib.metadata.packages_distributions().items() if {*owners} & {*listed}]
     assert {"pytest", "google", "tron"} <= {*modules}

@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = [block for block in re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S) if "--max-messages" in block]
 
 
+pytestmark = pytest.mark.xdist_group("recipes")  # one demo serves them all
 BLOCKS = {transaction_block(number).decode(): number for number in range(300)}  # more than the demo sends meanwhile
 
 
