@@ -1,46 +1,75 @@
 #!/usr/bin/env python3
-"""Try consumer.py without an account: start a real Kafka on this machine, feed it Tron transactions, and read them.
+"""Try consumer.py without an account: start a real Kafka on this machine, feed it Tron blocks, and read them.
 
     $ python tests/demo.py
-    demo: getting Apache Kafka (a download of 45 MB the first time)
-    demo: starting it in /tmp/kafka-demo-k1c2a3b4
-    demo: about 3 messages a second arrive; this command reads them; Ctrl-C stops everything:
+    demo: starting Kafka: 7 s
+    demo: lines are cut to fit; Ctrl-C stops everything. In a second terminal:
+        cd /tmp/kafka-demo-k1c2a3b4 && PATH=/home/me/kafka/.venv/bin:$PATH
+        python consumer.py --topic tron.broadcasted.transactions
+    tron.broadcasted.transactions: 3 of 3 partitions, group tron_user-demo: starts at the beginning
+    {"partition": 0, "offset": 0, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},\\"Head}
 
-    /home/me/kafka/.venv/bin/python /home/me/kafka/consumer.py --config /tmp/kafka-demo-k1c2a3b4/config.ini --topic …
-
-    tron.broadcasted.transactions: 3 of 3 partitions, group tron_user-group-1: starts at the beginning
-    {"partition": 0, "offset": 0, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},…"}
-
-Standard output is the consumer's alone, so that `python tests/demo.py | head -n 3` works.
+What to do in the second terminal is said again before it scrolls away. Standard output is the consumer's alone, and
+where it is no terminal nothing is cut, so that `python tests/demo.py | head -n 3` works.
 """
 
 import contextlib
 import itertools
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import lz4.frame
 import psutil
-from harness.blocks import transaction_block
-from harness.broker import PASSWORD, USER, Broker, NoKafka, kafka_jars
+from harness.blocks import proto_block, transaction_block
+from harness.broker import USER, Broker, NoKafka, jars_directory, kafka_jars
+from harness.environment import SCRIPT
+from harness.settings import settings, write_config
 
 TOPIC = "tron.broadcasted.transactions"
+BLOCKS = {TOPIC: transaction_block, "tron.transactions.proto": proto_block}
 PARTITIONS = 3
-PAUSE_SECONDS = 0.3  # between two messages
+PAUSE_SECONDS = 0.3  # between two blocks
 GOODBYE_SECONDS = 10  # for the consumer to leave its group; it needs two at the most
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal has been closed
-SCRIPT = Path(__file__).resolve().parent.parent / "consumer.py"
+# SIGHUP, which Windows has not: the terminal has been closed.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+ON_SCREEN = sys.stdout.isatty() and sys.stderr.isatty()
+WRAP, CUT = ("\x1b[?7h", "\x1b[?7l") if ON_SCREEN else ("", "")  # what becomes of lines that are too long (DECAWM)
 
 
-def say(text: str) -> None:
+def say(text: str, end: str = "\n") -> None:
     """Print a line on standard error."""
     with contextlib.suppress(OSError):  # a terminal that is gone must not hinder the clean-up
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(text + end)
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def saying(text: str) -> Iterator[None]:
+    """Say what the block does, and on a terminal for how many seconds by now."""
+    began = time.monotonic()
+    ended = threading.Event()
+
+    def count() -> None:
+        while sys.stderr.isatty() and not ended.wait(1):
+            say(f"\r{text}: {time.monotonic() - began:.0f} s", end="")
+
+    say(text, end="")
+    counter = threading.Thread(target=count, daemon=True)
+    counter.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        counter.join()
+        say("")
 
 
 @contextlib.contextmanager
@@ -58,34 +87,36 @@ def leaving_no_process() -> Iterator[None]:
         psutil.wait_procs(children)
 
 
-def write_config(broker: Broker) -> Path:
-    """Write the broker's config.ini, which only its owner can read, beside its certificates; return its path."""
-    settings = {
-        "bootstrap.servers": broker.address(),
-        "sasl.username": USER,
-        "sasl.password": PASSWORD,
-        "security.protocol": "SASL_SSL",
-        "sasl.mechanisms": "SCRAM-SHA-512",
-        "ssl.ca.location": "certs/server.cer.pem",
-        "ssl.certificate.location": "certs/client.cer.pem",
-        "ssl.key.location": "certs/client.key.pem",
-        "ssl.endpoint.identification.algorithm": "none",
-        "auto.offset.reset": "earliest",  # latest could miss what is sent while the consumer starts
-    }
-    path = broker.directory / "config.ini"
-    path.touch(mode=0o600)
-    path.write_text("[kafka]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()), encoding="utf-8")
-    return path
+def show(lines: Iterable[str]) -> None:
+    """Say lines in full on a terminal that cuts what is too long."""
+    for line in lines:
+        say(f"{WRAP}{line.rstrip()}{CUT}")
 
 
-def feed_while_it_runs(broker: Broker, command: list[str]) -> int:
-    """Run the command and send messages until it ends; return its exit status. KeyboardInterrupt ends it, too."""
+def feed_while_it_runs(broker: Broker, arguments: list[str], hint: str) -> int:
+    """Run consumer.py, and send blocks until it ends; return its exit status. KeyboardInterrupt ends it, too.
+
+    The hint is said first and, on a terminal, again in each screenful.
+    """
     # In a session of its own a Ctrl-C in the terminal does not reach it: a second signal would cut its goodbye short,
     # and one that comes before it listens would be a traceback.
-    consumer = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    consumer = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    relay = threading.Thread(target=show, args=[consumer.stderr], daemon=True)
+    relay.start()
     try:
         for number in itertools.count():
-            broker.producer.produce(TOPIC, lz4.frame.compress(transaction_block(number)), partition=number % PARTITIONS)
+            screenful = max(1, shutil.get_terminal_size().lines - hint.count("\n") - 2)
+            if number == 0 or (ON_SCREEN and number % screenful == 0):
+                show([hint])
+            for topic, block in BLOCKS.items():
+                broker.producer.produce(topic, lz4.frame.compress(block(number)), partition=number % PARTITIONS)
             broker.producer.poll(0)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return consumer.wait(PAUSE_SECONDS)
@@ -94,25 +125,37 @@ def feed_while_it_runs(broker: Broker, command: list[str]) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             consumer.wait(GOODBYE_SECONDS)
         raise
+    finally:
+        relay.join(1)
+        say("demo: stopping Kafka")
     raise AssertionError("unreachable")
 
 
 def demo() -> int:
     """Start the broker, show its stream, stop everything; return the exit status of the consumer."""
-    with tempfile.TemporaryDirectory(prefix="kafka-demo-") as name, leaving_no_process():
-        say("demo: getting Apache Kafka (a download of 45 MB the first time)")
-        kafka_jars()
-        say(f"demo: starting it in {name}")
-        with Broker(Path(name)) as broker:
-            broker.create_topic(TOPIC, PARTITIONS)
-            config = write_config(broker)
-            command = [sys.executable, str(SCRIPT), "--config", str(config), "--topic", TOPIC]
-            say("demo: about 3 messages a second arrive; this command reads them; Ctrl-C stops everything:")
-            say(f"\n{shlex.join(command)}\n")
-            try:
-                return feed_while_it_runs(broker, command)
-            finally:
-                say("demo: stopping Kafka")
+    if not jars_directory().is_dir():
+        with saying("demo: downloading Apache Kafka (45 MB, this once)"):
+            kafka_jars()
+    with (
+        tempfile.TemporaryDirectory(prefix="kafka-demo-") as name,
+        leaving_no_process(),
+        contextlib.ExitStack() as stack,
+    ):
+        directory = Path(name)
+        with saying("demo: starting Kafka"):
+            broker = stack.enter_context(Broker(directory))
+            for topic in BLOCKS:
+                broker.create_topic(topic, PARTITIONS)
+        config = write_config(directory / "demo.ini", settings(broker, {"group.id": f"{USER}-demo"}))
+        # For the second terminal: with a group of its own, all partitions are its own.
+        write_config(directory / "config.ini", settings(broker, {"group.id": None}))
+        shutil.copy(SCRIPT, directory)
+        hint = (
+            f"demo: {'lines are cut to fit; ' if ON_SCREEN else ''}Ctrl-C stops everything. In a second terminal:\n"
+            f"    cd {shlex.quote(name)} && PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n"
+            f"    python consumer.py --topic {TOPIC}"
+        )
+        return feed_while_it_runs(broker, ["--config", str(config), "--topic", TOPIC], hint)
 
 
 def main() -> int:
@@ -126,6 +169,8 @@ def main() -> int:
     except (NoKafka, RuntimeError) as error:
         say(f"error: {error}")
         return 1
+    finally:
+        say(WRAP, end="")
 
 
 if __name__ == "__main__":

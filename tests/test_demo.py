@@ -1,7 +1,9 @@
 """demo.py as a user runs it: in a terminal, in a pipe, stopped early and late, and without a network."""
 
 import contextlib
+import importlib.metadata
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -13,13 +15,17 @@ from typing import Any
 
 import psutil
 import pytest
-from harness.blocks import transaction_block
-from harness.broker import USER
+from harness.blocks import proto_block, transaction_block
 from harness.environment import ROOT, user_environment
-from harness.process import shell
+from harness.process import parse, seconds_at_most, shell
 from harness.terminal import Terminal
+from tron.block_message_pb2 import BlockMessage
 
+import consumer
+
+CUT, WRAP = "\x1b[?7l", "\x1b[?7h"  # what a terminal does with lines that are too long
 COMMAND = [sys.executable, str(ROOT / "tests" / "demo.py")]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLE = json.loads((ROOT / "tests" / "data" / "tron_transaction.json").read_text(encoding="utf-8"))
 
 
@@ -56,8 +62,8 @@ class Demo:
 
     @property
     def lines(self) -> list[str]:
-        """The whole lines on the screen."""
-        text = self.terminal.text
+        """The whole lines on the screen, without the codes that have it cut them."""
+        text = self.terminal.text.replace(WRAP, "").replace(CUT, "")
         return text[: text.rfind("\n") + 1].splitlines()
 
     @property
@@ -79,6 +85,7 @@ class Demo:
         assert self.process.wait(30) == 0, self.terminal.text[-3000:]
         assert psutil.wait_procs(processes, timeout=1)[1] == []
         assert "Traceback" not in self.terminal.text
+        assert self.terminal.text.rfind(WRAP) > self.terminal.text.rfind(CUT)  # as the terminal was before
         assert list((self.directory / "tmp").iterdir()) == []
 
     def close(self) -> None:
@@ -101,28 +108,27 @@ def test_stream_in_a_terminal(demo: Demo, tmp_path: Path) -> None:
     for message in demo.messages:
         assert_is_a_block(message["value"])
 
-    # The printed command, as a second user would run it elsewhere: with a group of its own all partitions are its own.
-    command = shlex.split(next(line for line in demo.lines if "consumer.py" in line))
-    config = Path(command[command.index("--config") + 1])
-    assert config.stat().st_mode & 0o777 == 0o600
-    other = config.with_name("other.ini")
-    other.write_text(f"{config.read_text(encoding='utf-8')}group.id = {USER}-other\n", encoding="utf-8")
-    other.chmod(0o600)
-    command[command.index("--config") + 1] = str(other)
-    second = subprocess.run([*command, "--max-messages", "1"], cwd="/", capture_output=True, text=True, timeout=30)
-    assert second.returncode == 0, second.stderr
-    assert "warning" not in second.stderr
-    assert_is_a_block(json.loads(second.stdout)["value"])
+    # In a second terminal, all partitions are its own, and at once.
+    hint = [line for line in demo.lines if line.startswith("    ")]
+    with seconds_at_most(10):
+        ended = shell("\n".join(hint[:2]) + " --max-messages 6", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "3 of 3 partitions" in ended.stderr
+    assert "warning" not in ended.stderr
+    for message in parse(ended.stdout):
+        assert_is_a_block(message["value"])
+    demo.wait_for(lambda: [line for line in demo.lines if line.startswith("    ")] == 2 * hint[:2])  # said again
 
     assert len(psutil.Process(demo.process.pid).children(recursive=True)) == 2  # the broker and the consumer
     demo.terminal.press_ctrl_c()
     demo.assert_ends_cleanly()
     assert sum(line.partition("stopped: ")[1] != "" for line in demo.lines) == 1  # the consumer's goodbye
+    assert demo.terminal.text.index(CUT) < demo.terminal.text.index('{"partition"')
 
 
 def test_ctrl_c_while_it_starts(demo: Demo) -> None:
     """It ends without a word more."""
-    demo.wait_for(lambda: "starting it" in demo.terminal.text)
+    demo.wait_for(lambda: "starting Kafka" in demo.terminal.text)
     demo.terminal.press_ctrl_c()
     demo.assert_ends_cleanly()
     assert demo.messages == []
@@ -165,6 +171,7 @@ def test_reader_that_has_enough(kafka: None, tmp_path: Path) -> None:
     assert ended.stderr.endswith("status 0\n")
     assert "Traceback" not in ended.stderr
     assert "error" not in ended.stderr.lower()
+    assert "download" not in ended.stderr  # there is none
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -191,3 +198,34 @@ def test_blocks_of_the_feed() -> None:
         assert b", " not in block.replace(b"\\", b"")  # compact
     headers = [json.loads(block)["Header"] for block in blocks]
     assert [header["ParentHash"] for header in headers[1:]] == [header["Hash"] for header in headers[:-1]]
+
+
+def test_proto_blocks_of_the_feed() -> None:
+    """The vendor's own class reads in them what is in the JSON of the same number."""
+    for number in range(200):
+        serialised = proto_block(number)
+        message = BlockMessage.FromString(serialised)
+        block = json.loads(transaction_block(number))
+        assert message.Chain.ChainId.hex() == block["Chain"]["ChainId"]
+        assert message.Header.TransactionsCount == len(block["Transactions"])
+        text = consumer.json_line(0, 0, serialised, print)
+        assert (b"base64" not in text) == (number % 4 == 3)
+        if number % 4 == 3:
+            continue
+        assert message.Header.Number == block["Header"]["Number"]
+        assert message.Header.Timestamp == block["Header"]["Timestamp"]
+        assert message.Header.Hash.hex() == block["Header"]["Hash"]
+        for ours, theirs in zip(message.Transactions, block["Transactions"], strict=True):
+            assert ours.Header.Hash.hex() == theirs["TransactionHeader"]["Hash"]
+            assert ours.Header.Index == theirs["TransactionHeader"]["Index"]
+
+
+def test_it_needs_its_short_list_only() -> None:
+    """It starts where nothing is installed of what the tests need besides, as the README has it."""
+    assert "-r tests/demo-requirements.txt && .venv/bin/python tests/demo.py" in README
+    listed = re.findall(r"^([\w-]+)==", (ROOT / "tests" / "requirements.txt").read_text(encoding="utf-8"), re.M)
+    modules = [name for name, owners in importlib.metadata.packages_distributions().items() if {*owners} & {*listed}]
+    assert {"pytest", "google", "tron"} <= {*modules}
+    program = f"import sys; sys.path.insert(0, 'tests'); sys.modules.update(dict.fromkeys({modules})); import demo"
+    ended = shell(shlex.join([sys.executable, "-c", program]), ROOT)
+    assert ended.returncode == 0, ended.stderr

@@ -56,20 +56,25 @@ class NoKafka(Exception):
     """Kafka's jars are not on this machine and could not be downloaded."""
 
 
+def jars_directory() -> Path:
+    """Return where Kafka's jars are kept in the user's cache; it exists once they have been downloaded."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "kafka-from-pip" / KAFKA.replace(":", "_")
+
+
 def kafka_jars() -> list[Path]:
     """Return the jars of Kafka's class path, downloaded (45 MB) on the first call ever.
 
     Raises NoKafka where they are neither cached nor to be had.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kafka-from-pip"
-    jars = cache / KAFKA.replace(":", "_")
+    jars = jars_directory()
     if not jars.is_dir():
         from jgo.env import EnvironmentBuilder
         from jgo.maven import MavenContext
 
-        cache.mkdir(parents=True, exist_ok=True)
+        jars.parent.mkdir(parents=True, exist_ok=True)
         # jgo takes what an interrupted download has left for the whole: so all or nothing.
-        with tempfile.TemporaryDirectory(dir=cache) as directory:
+        with tempfile.TemporaryDirectory(dir=jars.parent) as directory:
             download = Path(directory)
             context = MavenContext(repo_cache=download / "repository")
             try:
