@@ -248,8 +248,8 @@ def json_line(partition: int, offset: int, value: bytes | None, say: Callable[[s
     else:
         content = decompress(value)
         if content is None:
-            size = f"inflates to over {MAX_INFLATED >> 20} MiB"
-            say(f"warning: partition {partition}, offset {offset}: {size}, printed as it is")
+            place = f"partition {partition}, offset {offset}"
+            say(f"warning: {place} inflates to over {MAX_INFLATED >> 20} MiB: printed as it is")
             content = value
         try:
             text = json_string(content)
