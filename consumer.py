@@ -106,7 +106,7 @@ class Log:
         with contextlib.suppress(OSError):  # nobody listens any more; the messages still count
             descriptor = sys.stderr.fileno()
             end = "" if in_place else "\n"
-            width = os.get_terminal_size(descriptor).columns - 1 if in_place else None
+            width = (os.get_terminal_size(descriptor).columns or 80) - 1 if in_place else None
             # Past sys.stderr: what it cannot write it tries again at exit, and makes the exit status 120.
             os.write(descriptor, f"{clear}{text[:width]}{end}".encode(errors="backslashreplace"))
 
@@ -415,7 +415,7 @@ class Group:
         self.topic = errors.names["topic"]
         self.subscribed = False
         self.greeting = ""  # said with the first assignment
-        self.start_offsets: dict[int, int] = {}  # where a new group begins that does not begin at the beginning
+        self.start_offsets: dict[int, int] = {}  # where a new group begins, if neither committed nor the beginning
         self.positions: dict[int, int] = {}  # next offset to print: position() does not know a partition at rest
 
     def join(self, start: int | None) -> None:
@@ -441,10 +441,10 @@ class Group:
         elif self.config["auto.offset.reset"] in LATEST:
             plan = "waits for new messages"
             offsets = self.offsets_at(OFFSET_END, partitions)
-            self.start_offsets = {one.partition: one.offset for one in offsets}
             # Else what comes before the first commit would be lost with a restart, which would begin at the end again.
-            if self.config["enable.auto.commit"].lower() in ("true", "t", "1"):
-                self.answer(self.commit, offsets)  # refused where another copy was faster, and has done so
+            commits = self.config["enable.auto.commit"].lower() in ("true", "t", "1")
+            if not (commits and self.answer(self.commit, offsets)):  # refused where another copy has been faster
+                self.start_offsets = {one.partition: one.offset for one in offsets}
         else:
             plan = "starts at the beginning"
         self.greeting = f"{len(partitions)} partitions, group {self.config['group.id']}: {plan}"
@@ -507,12 +507,12 @@ class Group:
         """Begin to read what the group gives: at the committed offset, or where `join` says."""
         with contextlib.suppress(KafkaException):  # then librdkafka asks again
             partitions = consumer.committed(partitions, timeout=ANSWER_SECONDS)
-            for one in partitions:
-                if one.offset < 0:
-                    one.offset = self.start_offsets.get(one.partition, one.offset)
-                self.positions[one.partition] = max(0, one.offset)
             if not partitions:  # other copies have them all; or, with group.protocol = consumer, it was deleted
                 self.describe_topic(ANSWER_SECONDS)
+        for one in partitions:
+            if one.offset < 0:
+                one.offset = self.start_offsets.get(one.partition, one.offset)
+            self.positions[one.partition] = max(0, one.offset)
         strategy = self.config.get("partition.assignment.strategy", "")
         incremental = self.config.get("group.protocol") == "consumer" or "cooperative" in strategy
         (consumer.incremental_assign if incremental else consumer.assign)(partitions)
