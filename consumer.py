@@ -578,12 +578,12 @@ class Output:
         return size
 
     def reader_is_gone(self) -> bool:
-        """Tell whether the pipe's reader has closed it, which a write would notice only with the next message."""
+        """Tell whether the reader has closed it, which a write would notice only with the next message."""
         if not hasattr(select, "poll"):  # Windows
             return False
         watch = select.poll()
-        watch.register(self.descriptor, 0)  # POLLERR is always reported
-        return any(event & select.POLLERR for _, event in watch.poll(0))
+        watch.register(self.descriptor, 0)  # an error or a hang-up is always reported
+        return bool(watch.poll(0))
 
 
 def print_messages(group: Group, output: Output, progress: Progress, limit: int, stop: threading.Event) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,6 +118,18 @@ def test_reader_gone_while_no_message_comes(broker: Broker, topic: str, tmp_path
     with seconds_at_most(10):
         ended = shell(f"{command(tmp_path, settings(broker), topic)} --quiet | head -n 3", tmp_path)
     assert (ended.returncode, ended.stdout.count("\n"), ended.stderr) == (0, 3, "")
+
+
+def test_a_socket_as_standard_output(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"] * 3)
+    ours, theirs = socket.socketpair()
+    with ours:
+        run = start(settings(broker), topic, stdout=theirs)
+        theirs.close()
+        with ours.makefile(encoding="utf-8") as reader:
+            assert [json.loads(reader.readline())["offset"] for _ in range(3)] == [0, 1, 2]
+    assert run.end(10) == 0  # also while no further message comes
+    assert "error" not in run.stderr
 
 
 def test_reader_of_both_outputs_gone(broker: Broker, topic: str, tmp_path: Path) -> None:
