@@ -23,6 +23,7 @@ def test_a_reader_that_stalls_for_longer_than_max_poll_interval(
     broker.produce(topic, [b"x" * 10_000] * 500)
     keys = settings(broker, {"max.poll.interval.ms": "6000", **protocol})
     run = start(keys, topic, stdout=subprocess.PIPE)
+    run.wait_for_words("partitions, group")
     time.sleep(9)
     lines = 0
     assert run.process.stdout is not None
