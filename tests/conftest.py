@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def is_quiet(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run a test marked `quiet` while no other runs, in whichever process; its fixtures, too."""
     locks = Path(os.environ["PYTEST_LOCKS"])
     with (locks / "room").open("w") as room:
@@ -57,16 +57,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         with (locks / "gate").open("w") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             fcntl.flock(room, fcntl.LOCK_EX if is_quiet(item) else fcntl.LOCK_SH)
-        yield
+        return (yield)
 
 
 @pytest.fixture(scope="session")
 def kafka() -> None:
     """Skip what needs Kafka where it cannot be downloaded; in CI that is a failure."""
-    try:
-        kafka_jars()
-    except NoKafka as error:
-        missing(str(error))
+    with (Path(os.environ["PYTEST_LOCKS"]) / "download").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process downloads for all
+        try:
+            kafka_jars()
+        except NoKafka as error:
+            missing(str(error))
 
 
 @pytest.fixture(scope="session")

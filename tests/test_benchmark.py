@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from harness.environment import user_environment
 
 BENCHMARK = Path(__file__).parent / "benchmark.py"
 
@@ -27,7 +28,14 @@ def test_benchmark(tmp_path: Path) -> None:
         "--svg",
         str(svg),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=os.sep) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=os.sep,
+        env=user_environment(),
+    ) as process:
         try:
             output, errors = process.communicate(timeout=100)
         finally:

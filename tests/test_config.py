@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 from harness.certificates import make_certificates
-from harness.environment import ROOT, SCRIPT, user_environment
+from harness.environment import ROOT, SCRIPT, missing, user_environment
 
 import consumer
 
@@ -316,8 +317,13 @@ def test_the_example_needs_only_username_and_password(path: Path) -> None:
 
 
 def test_git_ignores_secrets(tmp_path: Path) -> None:
+    if not shutil.which("git"):
+        missing("git is not installed")
+    environment = user_environment(GIT_CONFIG_GLOBAL=os.devnull)  # what a user's own git ignores does not count
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
     git("init", "-q")
     (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())

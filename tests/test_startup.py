@@ -164,10 +164,11 @@ def test_session_timeout_beyond_what_the_broker_allows(broker: Broker, topic: st
 
 
 def test_ctrl_c_while_the_broker_does_not_answer(broker: Broker, topic: str, start: Start) -> None:
-    run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{free_port()}"}), topic)
-    time.sleep(1)
-    with seconds_at_most(PROMPT):
-        assert run.stop() == 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{server.getsockname()[1]}"}), topic)
+        with server.accept()[0], seconds_at_most(PROMPT):  # it has come so far
+            assert run.stop() == 0
     assert run.stderr == ""
 
 
