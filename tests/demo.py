@@ -29,7 +29,7 @@ from pathlib import Path
 import lz4.frame
 import psutil
 from harness.blocks import proto_block, transaction_block
-from harness.broker import USER, Broker, NoKafka, jars_directory, kafka_jars
+from harness.broker import QUICK_START, USER, Broker, NoKafka, jars_directory, kafka_jars
 from harness.environment import SCRIPT
 from harness.settings import settings, write_config
 
@@ -143,7 +143,7 @@ def demo() -> int:
     ):
         directory = Path(name)
         with saying("demo: starting Kafka"):
-            broker = stack.enter_context(Broker(directory))
+            broker = stack.enter_context(Broker(directory, QUICK_START))
             for topic in BLOCKS:
                 broker.create_topic(topic, PARTITIONS)
         config = write_config(directory / "demo.ini", settings(broker, {"group.id": f"{USER}-demo"}))
