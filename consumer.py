@@ -40,8 +40,15 @@ if __name__ == "__main__":
 
 try:
     import confluent_kafka
-    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message
-    from confluent_kafka import TopicPartition as Partition
+    from confluent_kafka import (
+        OFFSET_BEGINNING,
+        OFFSET_END,
+        Consumer,
+        KafkaError,
+        KafkaException,
+        Message,
+        TopicPartition,
+    )
     from lz4.frame import create_decompression_context, decompress_chunk, reset_decompression_context
 except ImportError as missing:
     sys.exit(f"error: {missing}: activate the virtual environment, or make one: pip install -r requirements.txt")
@@ -93,7 +100,7 @@ class Stopped(Exception):
     """A signal came while a broker was waited for."""
 
 
-class Log:
+class Console:
     """Standard error: what is to be said beside the messages."""
 
     def __init__(self, quiet: bool) -> None:
@@ -119,7 +126,7 @@ class Log:
 # -- settings
 
 
-def read_config(path: str, log: Log) -> dict[str, str]:
+def read_config(path: str, console: Console) -> dict[str, str]:
     """Return librdkafka's properties from an INI, with this script's defaults. Raises Failure.
 
     Values are literal; `*.location` is relative to the INI; a key without a value counts as left out.
@@ -151,10 +158,10 @@ def read_config(path: str, log: Log) -> dict[str, str]:
             if not os.access(location, os.R_OK):
                 raise Failure(f"{path}: {key}: there is no readable file {location}")
             settings[key] = location
-            secrets += [location] if key == "ssl.key.location" else []
+            secrets += [location] if key in ("ssl.key.location", "ssl.keystore.location") else []
     shared = [name for name in secrets if os.name == "posix" and os.stat(name).st_mode & 0o044]
     if shared:
-        log.say(f"warning: others may read the secrets in {' and '.join(shared)}: chmod 600 {' '.join(shared)}")
+        console.say(f"warning: others may read the secrets in {' and '.join(shared)}: chmod 600 {' '.join(shared)}")
     return {**DEFAULTS, **settings}
 
 
@@ -271,8 +278,8 @@ ADVICE = {
         "": "the login was refused: check sasl.username and sasl.password",
     },
     KafkaError._SSL: {
-        "certificate verify failed": "the broker's certificate is not trusted: check ssl.ca.location, and whether "
-        "ssl.endpoint.identification.algorithm must be none because the certificate does not name the host",
+        "certificate verify failed": "the broker's certificate is not trusted: check ssl.ca.location, and the names in "
+        "bootstrap.servers (a certificate that names no host needs ssl.endpoint.identification.algorithm = none)",
         "": "the broker offers no TLS that fits: check the ssl.* settings",
     },
     KafkaError._TRANSPORT: {
@@ -295,8 +302,8 @@ ADVICE = {
         "nstance": "another copy has the same group.instance.id",
     },
 }
-# What is final follows from the code alone: a trouble with a connection where no broker answers at the start (a login
-# that is refused for long, also later); everything else in ADVICE whenever it comes.
+# These end the run only at the start, before any broker has answered (a login that is refused for long: always); the
+# other codes of ADVICE do whenever they come.
 CONNECTION = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT)
 NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
     r"^Failed to create consumer: |\b\w+://|/(bootstrap|\d+)(?=: )|: broker certificate could not .*"
@@ -304,33 +311,31 @@ NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
 )
 
 
-def plain(error: KafkaError) -> str:
-    """Return librdkafka's text without NOISE."""
-    return NOISE.sub("", error.str())
-
-
-def advice(error: KafkaError) -> str:
-    """Return what ADVICE says to an error, or nothing."""
-    return next((each for words, each in ADVICE.get(error.code(), {}).items() if words in error.str()), "")
+def explain(error: KafkaError) -> tuple[str, str]:
+    """Return what ADVICE says to an error, or nothing, and librdkafka's text without NOISE."""
+    advice = next((each for words, each in ADVICE.get(error.code(), {}).items() if words in error.str()), "")
+    return advice, NOISE.sub("", error.str())
 
 
 class Errors:
-    """Judges what librdkafka reports, by error_cb, as a message, of a commit, in its log: a warning, or the end."""
+    """Turns librdkafka's errors, the outcome of commits and lines of its log into a warning or the end of the run."""
 
-    def __init__(self, log: Log, topic: str, group_id: str) -> None:
-        self.stderr = log
+    def __init__(self, console: Console, topic: str, group_id: str) -> None:
+        self.console = console
         self.names = {"topic": topic, "group": group_id}
         self.connected = False  # True once a broker has answered
         self.reasons: dict[str, str] = {}  # until then: broker -> why it does not
         self.remedy: Failure | None = None  # until then: the first reason that the user can mend
         self.all_down = False
-        self.lasting: dict[str, tuple[float, float]] = {}  # kind of trouble -> when it began, was last reported
+        self.reported: dict[str, float] = {}  # kind of trouble -> when librdkafka last reported it
+        self.refused_since: float | None = None  # the login, and no message has come since
         self.failure: Failure | None = None  # what ends the run: raised here, it could come out of close()
 
     def error_cb(self, error: KafkaError) -> None:
         """Warn of an error, keep why no broker answers yet, or set `failure` where only a person can help."""
-        code, text, remedy = error.code(), plain(error), advice(error).format(**self.names)
-        failure = Failure(f"{remedy} ({text})" if remedy else text)
+        code = error.code()
+        advice, text = explain(error)
+        failure = Failure(f"{advice.format(**self.names)} ({text})" if advice else text)
         if code in ADVICE and code not in CONNECTION:
             self.failure = failure
         elif not self.connected:
@@ -339,15 +344,19 @@ class Errors:
             else:
                 broker, _, reason = text.partition(": ")
                 self.reasons[broker] = reason
-                self.remedy = self.remedy or (failure if remedy else None)
+                self.remedy = self.remedy or (failure if advice else None)
         elif code == KafkaError._MAX_POLL_EXCEEDED:
             self.warn_once("reader", "standard output was blocked for max.poll.interval.ms: joining the group again")
-        elif code == KafkaError._AUTHENTICATION and remedy:
-            if self.warn_once("login", f"{text}; trying again for a while") > REFUSED_SECONDS:
+        elif code == KafkaError._AUTHENTICATION and advice:
+            self.warn_once("login", f"{text}; trying again for a while")
+            self.refused_since = self.refused_since or time.monotonic()
+            if time.monotonic() - self.refused_since > REFUSED_SECONDS:
                 self.failure = failure
+        elif code == KafkaError._ALL_BROKERS_DOWN:
+            self.warn_once("connection", "no broker can be reached; trying again until it works")
         elif code != KafkaError._PARTITION_EOF:
-            text = "no broker can be reached" if code == KafkaError._ALL_BROKERS_DOWN else f"lost connection: {text}"
-            self.warn_once("connection", f"{text}; trying again until it works")
+            lost = "lost connection: " if code in CONNECTION else ""
+            self.warn_once("connection", f"{lost}{text}; trying again until it works")
 
     def raise_failure(self) -> None:
         """Raise what error_cb found to end the run."""
@@ -355,34 +364,31 @@ class Errors:
             raise self.failure
 
     def check_start(self, waited: float, servers: str) -> None:
-        """Raise Failure where no broker will answer: one sick one of three does not decide, so when all have failed."""
+        """Raise Failure once every address has failed (one sick broker of three does not decide), or time is up."""
         if self.all_down and (self.remedy or not self.reasons):
             raise self.remedy or Failure(f"{CLOSED} ({servers})")
         if waited > (DOWN_SECONDS if self.all_down else START_SECONDS):
             reasons = "; ".join(f"{broker}: {reason}" for broker, reason in self.reasons.items()) or servers
             raise self.remedy or Failure(f"no broker answers: check bootstrap.servers and the network ({reasons})")
 
-    def warn_once(self, kind: str, text: str) -> float:
-        """Warn of what is reported again and again; return for how many seconds it has lasted."""
+    def warn_once(self, kind: str, text: str) -> None:
+        """Warn of a trouble that librdkafka reports again and again."""
         now = time.monotonic()
-        began, reported = self.lasting.get(kind, (now, -QUIET_SECONDS))
-        if now - reported >= QUIET_SECONDS:
-            began = now
-            self.stderr.say(f"warning: {text}")
-        self.lasting[kind] = began, now
-        return now - began
+        if now - self.reported.get(kind, -QUIET_SECONDS) >= QUIET_SECONDS:
+            self.console.say(f"warning: {text}")
+        self.reported[kind] = now
 
-    def on_commit(self, error: KafkaError | None, _: list[Partition]) -> None:
+    def on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
         """Take the outcome of a commit."""
         if error is not None and error.code() != KafkaError._NO_OFFSET:
-            text = f"offsets were not committed, what was printed since may be printed again: {plain(error)}"
+            text = f"offsets were not committed, what was printed since may be printed again: {explain(error)[1]}"
             self.warn_once("connection", text)  # for it mostly follows from one that was lost
 
     def log(self, level: int, form: str, *arguments: str) -> None:
         """Take librdkafka's log, as logging.Logger does. Only this of it has no callback, and matters."""
         text = re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)
         if "offset reset" in text:
-            self.stderr.say(f"warning: messages were deleted before they could be read: {text}")
+            self.console.say(f"warning: messages were deleted before they could be read: {text}")
 
 
 # -- the group
@@ -392,23 +398,26 @@ LATEST = ("latest", "largest", "end")  # the values of auto.offset.reset for the
 
 def connect(path: str, config: dict[str, str], errors: Errors) -> Consumer:
     """Return a consumer that has yet to connect. Raises Failure where a property is unknown or its value bad."""
-    own: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit}
+    overrides: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit}
     # With a logger the lines of `debug` would wait in a queue for poll(); without one the library prints them.
-    own["logger"] = None if "debug" in config else errors
-    own["enable.auto.offset.store"] = False  # Group.store_offsets does it, when the line has been written
-    if config["auto.offset.reset"] in LATEST:
-        own["auto.offset.reset"] = "earliest"  # Group.join sees to new groups; others skip nothing that is kept
+    overrides["logger"] = None if "debug" in config else errors
+    overrides["enable.auto.offset.store"] = False  # Group.store_offsets does it, when the line has been written
+    if config["auto.offset.reset"].lower() in LATEST:
+        overrides["auto.offset.reset"] = "earliest"  # Group.start sees to new groups; others skip nothing that is kept
     try:
-        return Consumer({**config, **own})
+        return Consumer({**config, **overrides})
     except KafkaException as error:
-        text, remedy = plain(error.args[0]), advice(error.args[0])
-        raise Failure(f"{path}: {remedy} ({text})" if remedy else f"{path}: {text}") from None
+        advice, text = explain(error.args[0])
+        raise Failure(f"{path}: {advice} ({text})" if advice else f"{path}: {text}") from None
     except (TypeError, ValueError, AttributeError) as error:  # the binding's own keys want Python objects
         raise Failure(f"{path}: {error}") from None
 
 
 class Group:
-    """Where the group begins to read each partition, and how far it has come: offsets are committed only here."""
+    """Where the group begins to read each partition, and how far it has come: its offsets are stored only here.
+
+    librdkafka commits what is stored each auto.commit.interval.ms, when a partition is taken away, and in close().
+    """
 
     def __init__(self, consumer: Consumer, config: dict[str, str], errors: Errors, stop: threading.Event) -> None:
         self.consumer, self.config, self.errors, self.stop = consumer, config, errors, stop
@@ -418,7 +427,7 @@ class Group:
         self.start_offsets: dict[int, int] = {}  # where a new group begins, if neither committed nor the beginning
         self.positions: dict[int, int] = {}  # next offset to print: position() does not know a partition at rest
 
-    def join(self, start: int | None) -> None:
+    def start(self, start: int | None) -> None:
         """Move the group to `start` (see start_time), or a new one to where auto.offset.reset says, and subscribe.
 
         A partition without a committed offset in a group that has others was added to the topic since: it is read
@@ -434,11 +443,11 @@ class Group:
                     "(a killed one leaves after session.timeout.ms), or set another group.id"
                 )
             places = (f"partition {one.partition} at offset {one.offset}" for one in offsets)
-            self.errors.stderr.note(f"--from: {', '.join(places)}")
+            self.errors.console.note(f"--from: {', '.join(places)}")
             plan = "starts where --from says"
         elif any(one.offset >= 0 for one in committed):
             plan = "resumes after the last one printed"
-        elif self.config["auto.offset.reset"] in LATEST:
+        elif self.config["auto.offset.reset"].lower() in LATEST:
             plan = "waits for new messages"
             offsets = self.offsets_at(OFFSET_END, partitions)
             # Else what comes before the first commit would be lost with a restart, which would begin at the end again.
@@ -451,7 +460,9 @@ class Group:
         self.consumer.subscribe([self.topic], on_assign=self.on_assign)
         self.subscribed = True
 
-    def answer(self, request: Callable[..., list[Partition]], *asked: list[Partition]) -> list[Partition]:
+    def answer(
+        self, request: Callable[..., list[TopicPartition]], *asked: list[TopicPartition]
+    ) -> list[TopicPartition]:
         """Return what request(*asked, timeout=seconds) returns, tried again while it fails: a leader moves in seconds.
 
         Raises Failure, Stopped; KafkaException where it still fails after START_SECONDS.
@@ -476,26 +487,27 @@ class Group:
                     raise
         raise Stopped
 
-    def describe_topic(self, timeout: float) -> list[Partition]:
+    def describe_topic(self, timeout: float) -> list[TopicPartition]:
         """Return the topic's partitions, which proves connection, login and topic. Raises KafkaException."""
         found = self.consumer.list_topics(self.topic, timeout=timeout).topics[self.topic]
+        self.errors.connected = True
         if found.error is not None:
             self.errors.error_cb(found.error)
             raise KafkaException(found.error)
-        self.errors.connected = True
-        return [Partition(self.topic, partition) for partition in found.partitions]
+        return [TopicPartition(self.topic, partition) for partition in found.partitions]
 
-    def offsets_at(self, start: int, partitions: list[Partition]) -> list[Partition]:
+    def offsets_at(self, start: int, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Return the offsets of `start` (see start_time); the end where no message is as new as that."""
-        asked = [Partition(self.topic, one.partition, start) for one in partitions]
-        offsets = self.answer(self.consumer.offsets_for_times, asked)
-        if any(one.offset < 0 for one in offsets):
-            ends = self.offsets_at(OFFSET_END, partitions)
-            offsets = [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
-        return offsets
 
-    def commit(self, offsets: list[Partition], timeout: float) -> list[Partition]:
-        """Commit offsets before the group has members; return them, none where it has some and refuses."""
+        def ask(timestamp: int) -> list[TopicPartition]:
+            asked = [TopicPartition(self.topic, one.partition, timestamp) for one in partitions]
+            return self.answer(self.consumer.offsets_for_times, asked)
+
+        ends = ask(OFFSET_END)  # first, or what comes between the two requests could be skipped
+        return [end if found.offset < 0 else found for found, end in zip(ask(start), ends)]
+
+    def commit(self, offsets: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        """Commit offsets before the group has members; return them, none where it has some. It has no timeout."""
         try:
             return self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -503,21 +515,23 @@ class Group:
                 return []
             raise
 
-    def on_assign(self, consumer: Consumer, partitions: list[Partition]) -> None:
+    def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Begin to read what the group gives: at the committed offset, or where `join` says."""
+        for one in partitions:
+            self.positions.pop(one.partition, None)
         with contextlib.suppress(KafkaException):  # then librdkafka asks again
             partitions = consumer.committed(partitions, timeout=ANSWER_SECONDS)
+            self.positions.update((one.partition, max(0, one.offset)) for one in partitions)
             if not partitions:  # other copies have them all; or, with group.protocol = consumer, it was deleted
                 self.describe_topic(ANSWER_SECONDS)
         for one in partitions:
-            if one.offset < 0:
-                one.offset = self.start_offsets.get(one.partition, one.offset)
-            self.positions[one.partition] = max(0, one.offset)
+            if one.offset < 0 and one.partition in self.start_offsets:
+                one.offset = self.positions[one.partition] = self.start_offsets[one.partition]
         strategy = self.config.get("partition.assignment.strategy", "")
-        incremental = self.config.get("group.protocol") == "consumer" or "cooperative" in strategy
+        incremental = self.config.get("group.protocol", "").lower() == "consumer" or "cooperative" in strategy
         (consumer.incremental_assign if incremental else consumer.assign)(partitions)
         if self.greeting:
-            self.errors.stderr.note(f"{self.topic}: {len(partitions)} of {self.greeting}")
+            self.errors.console.note(f"{self.topic}: {len(partitions)} of {self.greeting}")
             self.greeting = ""
 
     def store_offsets(self, last: dict[int, Message]) -> None:
@@ -583,12 +597,12 @@ class Output:
             return False
         watch = select.poll()
         watch.register(self.descriptor, 0)  # an error or a hang-up is always reported
-        return bool(watch.poll(0))
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
 
 
 def print_messages(group: Group, output: Output, progress: Progress, limit: int, stop: threading.Event) -> None:
     """Print `limit` messages, or until `stop`. Raises Failure, KafkaException, Stopped, OSError."""
-    say, first_offsets = group.errors.stderr.say, progress.first
+    say, first_offsets = group.errors.console.say, progress.first
     output.prepare()
     while not stop.is_set() and progress.messages < limit:
         first = group.consumer.poll(POLL_SECONDS)
@@ -617,6 +631,8 @@ def print_messages(group: Group, output: Output, progress: Progress, limit: int,
         progress.bytes += output.write(lines)
         progress.messages += printed
         group.store_offsets(last)
+        if last:
+            group.errors.refused_since = None
         progress.show(last)
 
 
@@ -626,8 +642,8 @@ def print_messages(group: Group, output: Output, progress: Progress, limit: int,
 class Progress:
     """What was printed, and the lines that tell of it."""
 
-    def __init__(self, group: Group, log: Log) -> None:
-        self.group, self.log = group, log
+    def __init__(self, group: Group, console: Console) -> None:
+        self.group, self.console = group, console
         self.first: dict[int, int] = {}  # partition -> offset of the first message printed
         self.last: dict[int, Message] = {}
         self.messages = self.bytes = 0
@@ -652,7 +668,7 @@ class Progress:
             text += f", newest {datetime.timedelta(seconds=max(0, int(time.time() - newest)))} old"
         if not self.in_place:
             text = f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}"
-        self.log.note(text, self.in_place)
+        self.console.note(text, self.in_place)
         self.shown_at, self.shown = time.monotonic(), (self.messages, self.bytes)
 
     def summary(self) -> str:
@@ -677,38 +693,40 @@ def ends_within(thread: threading.Thread, seconds: float) -> bool:
     return not thread.is_alive()
 
 
-def run(arguments: argparse.Namespace, log: Log) -> int:
+def run(arguments: argparse.Namespace, console: Console) -> int:
     """Connect, print until the end or a signal, leave the group; return the exit status (see main)."""
     try:
-        config = read_config(arguments.config, log)
-        errors = Errors(log, arguments.topic, config["group.id"])
+        config = read_config(arguments.config, console)
+        errors = Errors(console, arguments.topic, config["group.id"])
         consumer = connect(arguments.config, config, errors)
-    except Failure as failure:
-        log.say(f"error: {failure}")
+    except Failure as error:
+        console.say(f"error: {error}")
         return 2
     if sys.stdout is None:
-        log.say("error: standard output is closed")
+        console.say("error: standard output is closed")
         return 1
     stop = threading.Event()
     group = Group(consumer, config, errors, stop)
-    progress = Progress(group, log)
+    progress = Progress(group, console)
     output = Output()
-    reason: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
+    end: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
 
     def read() -> None:
-        nonlocal reason
+        nonlocal end
         try:
-            group.join(arguments.start)
+            group.start(arguments.start)
             print_messages(group, output, progress, arguments.max_messages, stop)
-            reason = None
-        except Failure as failure:
-            reason = failure
+            end = None
+        except Failure as error:
+            end = error
         except KafkaException as error:
-            reason = Failure(f"Kafka: {plain(error.args[0])}")
-        except (Stopped, BrokenPipeError):  # the reader has what it wanted
-            reason = None
+            end = Failure(f"Kafka: {explain(error.args[0])[1]}")
+        except (Stopped, BrokenPipeError):  # a signal; the reader has what it wanted
+            end = None
         except OSError as error:
-            reason = Failure(f"standard output: {error.strerror}")
+            end = Failure(f"standard output: {error.strerror}")
+        if group.subscribed and not output.abandoned:
+            console.note(progress.summary())
 
     def on_signal(number: int, _: object) -> None:
         if stop.is_set():  # the second one ends the process at once, wherever the other threads hang
@@ -725,20 +743,19 @@ def run(arguments: argparse.Namespace, log: Log) -> int:
         pass
     if not ends_within(reading, FINISH_SECONDS) and output.writing:
         output.abandoned = True
-        reason = Failure("standard output is blocked: what it did not take will be printed by the next run")
-    elif not ends_within(reading, ANSWER_SECONDS):
-        reason = None
-    if group.subscribed:
-        log.note(progress.summary())
-    if reason:
-        log.say(f"error: {reason}")
+        failure = "standard output is blocked: what it did not take will be printed by the next run"
+    else:
+        failure = str(end or "") if ends_within(reading, ANSWER_SECONDS) else ""
+    if failure:
+        console.say(f"error: {failure}")
+    stop.set()  # from now on a first signal is enough
     leaving = threading.Thread(target=consumer.close, daemon=True)  # commits what is stored
     leaving.start()
-    if not ends_within(leaving, FAILED_GOODBYE_SECONDS if reason else GOODBYE_SECONDS):
-        log.say("warning: the broker did not answer the goodbye: what was printed last may be printed again")
+    if not ends_within(leaving, FAILED_GOODBYE_SECONDS if failure else GOODBYE_SECONDS):
+        console.say("warning: the broker did not answer the goodbye: what was printed last may be printed again")
     if reading.is_alive() or leaving.is_alive():
-        os._exit(1 if reason else 0)  # the interpreter would wait for the library
-    return 1 if reason else 0
+        os._exit(1 if failure else 0)  # the interpreter would wait for the library
+    return 1 if failure else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -768,7 +785,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("argument --topic: a topic name has 1 to 249 characters out of a-z A-Z 0-9 . _ -")
     if arguments.max_messages < 1:
         parser.error("argument --max-messages: must be at least 1")
-    return run(arguments, Log(arguments.quiet))
+    return run(arguments, Console(arguments.quiet))
 
 
 if __name__ == "__main__":

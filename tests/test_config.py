@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 def read(path: Path) -> dict[str, str]:
     """Return the settings of an INI."""
-    return consumer.read_config(str(path), consumer.Log(quiet=False))
+    return consumer.read_config(str(path), consumer.Console(quiet=False))
 
 
 def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:

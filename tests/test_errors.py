@@ -16,7 +16,7 @@ DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "3/3 brokers are down")
 @pytest.fixture
 def errors() -> consumer.Errors:
     """The judge of a run that no broker has answered yet."""
-    return consumer.Errors(consumer.Log(quiet=False), "tron.topic", "alice-group")
+    return consumer.Errors(consumer.Console(quiet=False), "tron.topic", "alice-group")
 
 
 def judge(errors: consumer.Errors, *reports: KafkaError, waited: float = 0.0) -> str:
