@@ -8,6 +8,7 @@ the controller's own.
 
 import base64
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -49,8 +50,6 @@ START_SECONDS = 90
 # For brokers that do not live long: half of the CPU time for the start, and a third less throughput.
 QUICK_START = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
 
-_port_number = itertools.count()
-
 
 class NoKafka(Exception):
     """Kafka's jars are not on this machine and could not be downloaded."""
@@ -84,14 +83,26 @@ def kafka_jars() -> list[Path]:
     return sorted(jars.glob("*.jar"))
 
 
+@functools.cache
+def _own_ports() -> tuple[socket.socket, Iterator[int]]:
+    """Return ports that are this process's own, and the socket whose port keeps other processes of tests from them."""
+    for first in range(32_600, 10_000, -100):  # below those that the system gives to outgoing connections
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+            return guard, itertools.cycle(range(first + 1, first + 100))
+        except OSError:
+            guard.close()
+    raise RuntimeError("all ports from 10,000 to 32,700 are in use")
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 on which nothing listens now.
 
-    Of a hundred that are this process's own, below those that the system gives to outgoing connections: so neither
-    tests that run at the same time nor their connections take it, also while a broker is down.
+    Neither tests that run at the same time nor their connections take it, also while a broker is down.
     """
     while True:
-        port = 10_000 + os.getpid() % 200 * 100 + next(_port_number) % 100
+        port = next(_own_ports()[1])
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
