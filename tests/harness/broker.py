@@ -24,7 +24,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -191,9 +191,14 @@ class Kafka(ABC):
         )
         wait(self.admin.delete_acls([filters]))
 
-    def create_topic(self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> str:
-        """Create a topic with its settings, such as retention.ms, and return its name."""
-        new = NewTopic(name, num_partitions=partitions, config=dict(settings or {}))
+    def create_topic(
+        self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None, replicas: int = -1
+    ) -> str:
+        """Create a topic with its settings, such as retention.ms, and return its name.
+
+        `replicas` says how many nodes have each partition, -1 leaves it to default.replication.factor.
+        """
+        new = NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(settings or {}))
         wait(self.admin.create_topics([new]))
         return name
 
@@ -237,8 +242,8 @@ class Kafka(ABC):
         while True:
             try:
                 return int(wait(self.admin.list_offsets(request))[0].offset)
-            except KafkaException as error:  # for a moment after another node has become the leader
-                if error.args[0].code() != KafkaError.OFFSET_NOT_AVAILABLE or time.monotonic() > deadline:
+            except KafkaException:  # for a moment after another node has become the leader
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 
@@ -296,6 +301,10 @@ class Broker(Kafka):
         self.launch()
         self.wait_until_it_answers()
 
+    def new_client(self) -> AdminClient:
+        """Return a client that asks this node first; `admin` may ask others of a cluster, once it knows them."""
+        return AdminClient({"bootstrap.servers": self.address("PLAINTEXT"), "log_level": 0})
+
     def launch(self) -> None:
         """Start the process, and wait for nothing."""
         # In a session of its own: a Ctrl-C in the terminal is for whoever runs the broker, who then stops it.
@@ -312,10 +321,11 @@ class Broker(Kafka):
     def wait_until_it_answers(self) -> None:
         """Return once it does; raise RuntimeError with its log where it never does."""
         assert self.process is not None
+        client = self.new_client()
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(KafkaException):
-                self.admin.list_topics(timeout=0.5)
+                client.list_topics(timeout=0.5)
                 return
         tail = self.log.read_text(errors="replace")[-3000:]
         self.stop()
