@@ -308,6 +308,7 @@ CONNECTION = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT
 NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
     r"^Failed to create consumer: |\b\w+://|/(bootstrap|\d+)(?=: )|: broker certificate could not .*"
     r"|: connecting to a PLAINTEXT broker.*| \(after \d+ms.*|\s+$"
+    r"|: (\S+ )?error:\w+:SSL routines::ssl3 ext invalid servername"  # it has just forgotten the coordinator's address
 )
 
 

@@ -8,6 +8,7 @@ the controller's own.
 
 import base64
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -23,7 +24,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -48,8 +49,6 @@ PASSWORD = "s3cret %40;#=\"' ü"  # every character that an INI file or a URL co
 START_SECONDS = 90
 # For brokers that do not live long: half of the CPU time for the start, and a third less throughput.
 QUICK_START = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
-
-_port_number = itertools.count()
 
 
 class NoKafka(Exception):
@@ -93,14 +92,26 @@ def kafka_jars() -> list[Path]:
     return sorted(jars.glob("*.jar"))
 
 
+@functools.cache
+def _own_ports() -> tuple[socket.socket, Iterator[int]]:
+    """Return ports that are this process's own, and the socket whose port keeps other processes of tests from them."""
+    for first in range(32_600, 10_000, -100):  # below those that the system gives to outgoing connections
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+            return guard, itertools.cycle(range(first + 1, first + 100))
+        except OSError:
+            guard.close()
+    raise RuntimeError("all ports from 10,000 to 32,700 are in use")
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 on which nothing listens now.
 
-    Of a hundred that are this process's own, below those that the system gives to outgoing connections: so neither
-    tests that run at the same time nor their connections take it, also while a broker is down.
+    Neither tests that run at the same time nor their connections take it, also while a broker is down.
     """
     while True:
-        port = 10_000 + os.getpid() % 200 * 100 + next(_port_number) % 100
+        port = next(_own_ports()[1])
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
@@ -189,9 +200,14 @@ class Kafka(ABC):
         )
         wait(self.admin.delete_acls([filters]))
 
-    def create_topic(self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None) -> str:
-        """Create a topic with its settings, such as retention.ms, and return its name."""
-        new = NewTopic(name, num_partitions=partitions, config=dict(settings or {}))
+    def create_topic(
+        self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None, replicas: int = -1
+    ) -> str:
+        """Create a topic with its settings, such as retention.ms, and return its name.
+
+        `replicas` says how many nodes have each partition, -1 leaves it to default.replication.factor.
+        """
+        new = NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(settings or {}))
         wait(self.admin.create_topics([new]))
         return name
 
@@ -235,8 +251,8 @@ class Kafka(ABC):
         while True:
             try:
                 return int(wait(self.admin.list_offsets(request))[0].offset)
-            except KafkaException as error:  # for a moment after another node has become the leader
-                if error.args[0].code() != KafkaError.OFFSET_NOT_AVAILABLE or time.monotonic() > deadline:
+            except KafkaException:  # for a moment after another node has become the leader
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 
@@ -294,6 +310,10 @@ class Broker(Kafka):
         self.launch()
         self.wait_until_it_answers()
 
+    def new_client(self) -> AdminClient:
+        """Return a client that asks this node first; `admin` may ask others of a cluster, once it knows them."""
+        return AdminClient({"bootstrap.servers": self.address("PLAINTEXT"), "log_level": 0})
+
     def launch(self) -> None:
         """Start the process, and wait for nothing."""
         # In a session of its own: a Ctrl-C in the terminal is for whoever runs the broker, who then stops it.
@@ -310,10 +330,11 @@ class Broker(Kafka):
     def wait_until_it_answers(self) -> None:
         """Return once it does; raise RuntimeError with its log where it never does."""
         assert self.process is not None
+        client = self.new_client()
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(KafkaException):
-                self.admin.list_topics(timeout=0.5)
+                client.list_topics(timeout=0.5)
                 return
         tail = self.log.read_text(errors="replace")[-3000:]
         self.stop()

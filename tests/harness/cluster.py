@@ -4,8 +4,10 @@ import contextlib
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from confluent_kafka import KafkaException
 
 from harness.broker import QUICK_START, START_SECONDS, Broker, Kafka, new_cluster_id
 from harness.certificates import make_certificates
@@ -25,7 +27,9 @@ class Cluster(Kafka):
             "default.replication.factor": "3",
             "min.insync.replicas": "2",
             "offsets.topic.replication.factor": "3",
-            "broker.session.timeout.ms": "6000",  # how long a dead node leads its partitions
+            # A dead node is noticed after so long, or after twice that where it led the controllers, too.
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
         }
         self.nodes = [
             Broker(directory / f"node-{number}", QUICK_START, **{"node.id": f"{number}", **replicated, **properties})
@@ -63,16 +67,50 @@ class Cluster(Kafka):
         """Return host:port of a listener, of each node."""
         return ",".join(node.address(listener) for node in self.nodes)
 
+    def create_topic(
+        self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None, replicas: int = -1
+    ) -> str:
+        """Create a topic as Kafka.create_topic does; return once each node knows it."""
+        super().create_topic(name, partitions, settings, replicas)
+        for node in self.nodes:
+            deadline = time.monotonic() + START_SECONDS
+            while name not in node.new_client().list_topics(timeout=10).topics:
+                assert time.monotonic() < deadline, f"a node does not know {name}"
+                time.sleep(0.1)
+        return name
+
     def leader(self, topic: str, partition: int = 0) -> Broker:
         """Return the node that leads a partition."""
-        return self.nodes[self.admin.list_topics(topic, timeout=10).topics[topic].partitions[partition].leader - 1]
+        number = self.admin.list_topics(topic, timeout=10).topics[topic].partitions[partition].leader
+        assert number > 0, f"nobody leads partition {partition} of {topic}"
+        return self.nodes[number - 1]
 
     def wait_for_nodes(self, count: int) -> None:
-        """Wait until the cluster has so many nodes."""
+        """Wait until the cluster has so many nodes; all three only once every replica has caught up."""
         deadline = time.monotonic() + START_SECONDS
-        while len(self.admin.list_topics(timeout=10).brokers) != count:
+        while True:
+            with contextlib.suppress(KafkaException):  # asked was the node that has just been killed
+                found = self.admin.list_topics(timeout=10)
+                partitions = [one for topic in found.topics.values() for one in topic.partitions.values()]
+                behind = any(len(one.isrs) < len(one.replicas) for one in partitions)
+                if len(found.brokers) == count and (count < 3 or not behind):
+                    return
             assert time.monotonic() < deadline, f"the cluster does not have {count} nodes"
             time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def without(self, *nodes: Broker, how: int = signal.SIGKILL) -> Iterator[None]:
+        """Stop nodes for as long as the block lasts; return once they are back, and hold all that the others do."""
+        for node in nodes:
+            node.stop(how)
+        try:
+            yield
+        finally:
+            for node in nodes:
+                node.launch()
+            for node in nodes:
+                node.wait_until_it_answers()
+            self.wait_for_nodes(3)
 
     def stop(self) -> None:
         """End all nodes, at once: the last one alone would wait for a quorum to say goodbye to."""
