@@ -1,6 +1,7 @@
 """At least once: whatever happens to the consumer, its reader or the broker, no message is missing."""
 
 import random
+import re
 import signal
 import subprocess
 import time
@@ -261,6 +262,7 @@ def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: 
     assert set(offsets([run])) == {(0, n) for n in range(20)}
     assert run.stderr.count("warning") == 1, run.stderr
     assert "error" not in run.stderr
+    assert not re.search(r"\w+://|/(bootstrap|\d+): |\(after ", run.stderr)  # what only librdkafka's developers need
 
 
 def test_a_broker_that_hangs_holds_up_the_end_for_ten_seconds_or_three_after_a_failure(
