@@ -49,6 +49,7 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert status == 2
     assert captured.out == ""
     assert "secret-word" not in captured.err
+    assert "Failed to create" not in captured.err  # as librdkafka begins
     line = captured.err.splitlines()[-1]
     assert "error: " in line
     return line
@@ -87,6 +88,20 @@ def test_group_left_out_or_empty(path: Path, line: str) -> None:
     assert read(path)["group.id"] == "alice-group-1"
 
 
+def test_what_the_script_chooses(path: Path) -> None:
+    given = dict(line.split(" = ") for line in INI.splitlines()[1:])
+    assert read(path) == {
+        **given,
+        "group.id": "alice-group-1",
+        "auto.offset.reset": "latest",
+        "enable.auto.commit": "true",
+        "fetch.queue.backoff.ms": "10",
+        "queued.max.messages.kbytes": "8192",
+        "auto.commit.interval.ms": "1000",
+        "topic.metadata.propagation.max.ms": "5000",
+    }
+
+
 def test_the_ini_overrides_what_the_script_chooses(path: Path) -> None:
     assert read(path)["fetch.queue.backoff.ms"] == "10"
     path.write_text(INI + "fetch.queue.backoff.ms = 77\n")
@@ -113,12 +128,20 @@ def test_probe_is_no_path(path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False), (0o400, False)]
 )
-def test_an_ini_that_others_may_read(path: Path, capfd: pytest.CaptureFixture[str], mode: int, warned: bool) -> None:
-    path.chmod(mode)
-    read(path)
-    said = capfd.readouterr().err
-    assert ("chmod 600" in said) is warned
-    assert said.count("\n") == warned
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("names", [["config.ini"], ["key.pem"], ["config.ini", "key.pem"]], ids=" ".join)
+def test_secrets_that_others_may_read(
+    path: Path, capfd: pytest.CaptureFixture[str], names: list[str], quiet: bool, mode: int, warned: bool
+) -> None:
+    path.write_text(INI + "ssl.key.location = key.pem\nssl.ca.location = authority.pem\n")
+    (path.parent / "key.pem").touch(0o600)
+    (path.parent / "authority.pem").touch(0o644)  # no secret
+    for name in names:
+        (path.parent / name).chmod(mode)
+    consumer.read_config(str(path), consumer.Log(quiet))
+    paths = [str(path.parent / name) for name in names]
+    warning = f"warning: others may read the secrets in {' and '.join(paths)}: chmod 600 {' '.join(paths)}\n"
+    assert capfd.readouterr().err == warning * warned
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

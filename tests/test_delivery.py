@@ -169,7 +169,11 @@ def test_the_second_ctrl_c_ends_it_while_a_dead_broker_holds_up_the_goodbye(own_
 # ---- the group -----------------------------------------------------------------------------------------------------
 
 
-@PROTOCOLS
+@pytest.mark.parametrize(
+    "protocol",
+    [{}, {"partition.assignment.strategy": "cooperative-sticky"}, NEW_PROTOCOL],
+    ids=["classic", "cooperative", "consumer"],
+)
 def test_two_copies_share_the_partitions(broker: Broker, topic3: str, start: Start, protocol: Keys) -> None:
     keys = settings(broker, protocol)
     runs = [start(keys, topic3), start(keys, topic3)]

@@ -1,5 +1,6 @@
 """Files and pipes: what becomes of a message whose line cannot be written, or is not read."""
 
+import fcntl
 import json
 import os
 import signal
@@ -96,6 +97,25 @@ def test_a_reader_that_stands_still_does_not_hold_up_sigterm(broker: Broker, top
     broker.wait_until_committed(keys["group.id"], topic, 1)
     assert rest.stop() == 0
     assert printed | {line["offset"] for line in rest.lines} == set(range(1000))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how much memory a process has is read from /proc")
+def test_a_reader_that_stands_still_does_not_fill_the_memory(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, (os.urandom(10_000).hex().encode() for _ in range(3500)))  # 70 MB
+    run = start(settings(broker), topic, stdout=subprocess.PIPE)
+    run.wait_for_words("partitions, group")
+    time.sleep(4)
+    assert 0 < run.peak_memory() < 70_000_000  # of which the interpreter, the libraries and the threads take 40
+    run.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe's size cannot be set")
+def test_a_pipe_holds_what_the_reader_works_on(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"])
+    run = start(settings(broker), topic, "--max-messages", "1", stdout=subprocess.PIPE)
+    assert run.end() == 0
+    assert run.process.stdout is not None
+    assert fcntl.fcntl(run.process.stdout, fcntl.F_GETPIPE_SZ) == 256 * 1024
 
 
 def command(directory: Path, keys: dict[str, str], topic: str) -> str:

@@ -191,7 +191,8 @@ def test_what_retention_has_deleted_is_no_lag(broker: Broker, topic: str, start:
 def test_a_new_group_tells_whether_it_waits_or_starts_at_the_beginning(
     broker: Broker, topic: str, start: Start
 ) -> None:
-    for reset, words in (("latest", "waits for new messages"), ("earliest", "starts at the beginning")):
+    waits, begins = "waits for new messages", "starts at the beginning"
+    for reset, words in ((None, waits), ("latest", waits), ("earliest", begins)):
         keys = settings(broker, {"auto.offset.reset": reset})
         run = start(keys, topic)
         run.wait_for_words(f"{topic}: 1 of 1 partitions, group {keys['group.id']}: {words}")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from harness.broker import PASSWORD, USER, Broker, free_port
 from harness.certificates import make_certificates
+from harness.cluster import Cluster
 from harness.process import Run, Start, seconds_at_most
 from harness.settings import PROTOCOLS, Keys, settings
 
@@ -100,6 +101,20 @@ def test_connection(
 
     filled = {key: None if value is None else fill(value) for key, value in overrides.items()}
     check(start(settings(broker, filled), topic), 1, *map(fill, words))
+
+
+@pytest.mark.xdist_group("cluster")
+def test_a_certificate_that_names_its_host_needs_no_exception(cluster: Cluster, start: Start) -> None:
+    topic = cluster.create_topic("tron.named")
+    cluster.produce(topic, [b"x"])
+    for algorithm in (None, "https"):
+        keys = settings(cluster, {"ssl.endpoint.identification.algorithm": algorithm})
+        run = start(keys, topic, "--max-messages", "1")
+        assert run.end() == 0, run.stderr
+        assert len(run.lines) == 1
+        other = keys["bootstrap.servers"].replace("127.0.0.1", "localhost")
+        run = start({**keys, "bootstrap.servers": other}, topic)
+        check(run, 1, "ssl.endpoint.identification.algorithm", "localhost", within=15)
 
 
 @pytest.mark.quiet

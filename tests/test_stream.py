@@ -1,7 +1,6 @@
 """Reading a topic over the network: what was sent comes out, whatever the listener, the directory and the locale."""
 
 import base64
-import contextlib
 import json
 import random
 import shutil
@@ -97,13 +96,7 @@ def peak_memory(run: Run) -> int:
     """Wait for the end of a process; return what its resident memory was at the most, in bytes."""
     peak = 0
     while run.process.poll() is None:
-        with (
-            contextlib.suppress(FileNotFoundError, ProcessLookupError),
-            open(f"/proc/{run.process.pid}/status") as file,
-        ):
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    peak = int(line.split()[1]) * 1024
+        peak = max(peak, run.peak_memory())
         time.sleep(0.02)
     return peak
 
