@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -222,6 +223,10 @@ def test_a_missing_ini(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkey
     )
 
 
+def test_a_path_that_is_not_utf8(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "\\udcff.ini not found" in refused(capfd, "--topic", "t", "--config", "\udcff.ini")
+
+
 def test_an_ini_that_is_a_directory(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "Is a directory" in refused(capfd, "--topic", "t", "--config", str(tmp_path))
 
@@ -359,6 +364,23 @@ def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "requirements.txt" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "lz4").mkdir()
+    (tmp_path / "lz4" / "__init__.py").write_text("import time; print('importing', flush=True); time.sleep(30)")
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=user_environment(PYTHONPATH=str(tmp_path)),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == ("", "")
+    assert process.returncode == -signal.SIGINT
 
 
 def test_requirements_are_two_pinned_packages() -> None:

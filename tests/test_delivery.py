@@ -195,6 +195,7 @@ def test_two_copies_share_the_partitions(broker: Broker, topic3: str, start: Sta
     runs[0].wait_for(lambda _: set(offsets(runs)) == wanted)
     for run in runs:
         assert run.stop() == 0
+        assert run.stderr.count("partitions, group") == 1  # whatever is assigned later
     printed = [{(line["partition"], line["offset"]) for line in run.lines} - before for run in runs]
     assert all(printed)
     assert not printed[0] & printed[1]

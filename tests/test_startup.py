@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -140,40 +141,56 @@ def test_a_broker_that_never_answers_is_named(broker: Broker, topic: str, start:
         check(start(settings(broker, {"bootstrap.servers": server}), topic), 1, "bootstrap.servers", server, within=15)
 
 
-def test_one_reachable_broker_of_several_is_enough(broker: Broker, topic: str, start: Start) -> None:
+@pytest.mark.parametrize("sick", ["closed", "without TLS"])
+def test_one_reachable_broker_of_several_is_enough(broker: Broker, topic: str, start: Start, sick: str) -> None:
     broker.produce(topic, [b"here"])
-    run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{free_port()},{broker.address()}"}), topic)
-    run.wait_for_lines(1)
-    assert run.stop() == 0
+    port = free_port() if sick == "closed" else broker.ports["PLAINTEXT"]
+    addresses = [broker.address(), *(f"127.0.0.{number}:{port}" for number in (1, 2, 3, 4))]
+    for _ in range(3):  # the client library begins with any of them
+        run = start(settings(broker, {"bootstrap.servers": ",".join(addresses)}), topic, "--max-messages", "1")
+        assert run.end() == 0, run.stderr
+        assert len(run.lines) == 1
+
+
+def test_a_connection_lost_in_the_middle_of_a_login_is_no_refusal(broker: Broker, topic: str, start: Start) -> None:
+    keys: Keys = {"security.protocol": "SASL_PLAINTEXT"}
+    with proxy(broker.ports["SASL_PLAINTEXT"], answers=2) as port:  # the versions, and that there is SCRAM
+        run = start(settings(broker, {**keys, "bootstrap.servers": f"127.0.0.1:{port}"}), topic)
+        check(run, 1, "no broker answers", f"127.0.0.1:{port}", "SASL", within=15)
 
 
 def test_a_slow_link_is_no_error(broker: Broker, topic: str, start: Start) -> None:
     """Half a second for each round trip, through a proxy: it takes a while, and works."""
     broker.produce(topic, [b"x"])
-    with slow_proxy(broker.ports["SASL_SSL"], 0.5) as port:
+    with proxy(broker.ports["SASL_SSL"], seconds=0.5) as port:
         run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{port}"}), topic)
         run.wait_for_lines(1)
         assert run.stop() == 0
 
 
 @contextlib.contextmanager
-def slow_proxy(target: int, seconds: float) -> Iterator[int]:
-    """Forward a port to another one, each piece so much later; yield the port."""
+def proxy(target: int, seconds: float = 0, answers: int = sys.maxsize) -> Iterator[int]:
+    """Forward a port to another one; yield the port.
+
+    A round trip takes so many seconds longer; after so many pieces from the other side the connection is cut.
+    """
     ends: list[socket.socket] = []
 
-    def forward(source: socket.socket, sink: socket.socket) -> None:
+    def forward(source: socket.socket, sink: socket.socket, pieces: int) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while pieces and (data := source.recv(65536)):
                 time.sleep(seconds / 2)
                 sink.sendall(data)
+                pieces -= 1
+            sink.shutdown(socket.SHUT_RDWR)
 
     def accept(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, far = listener.accept()[0], socket.create_connection(("127.0.0.1", target))
                 ends.extend((near, far))
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=forward, args=pair, daemon=True).start()
+                for way in ((near, far, sys.maxsize), (far, near, answers)):
+                    threading.Thread(target=forward, args=way, daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=accept, args=(listener,), daemon=True).start()
