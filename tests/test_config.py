@@ -3,6 +3,7 @@
 import datetime
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert status == 2
     assert captured.out == ""
     assert "secret-word" not in captured.err
+    assert "Failed to create" not in captured.err  # as librdkafka begins
     line = captured.err.splitlines()[-1]
     assert "error: " in line
     return line
@@ -88,6 +90,20 @@ def test_group_left_out_or_empty(path: Path, line: str) -> None:
     assert read(path)["group.id"] == "alice-group-1"
 
 
+def test_what_the_script_chooses(path: Path) -> None:
+    given = dict(line.split(" = ") for line in INI.splitlines()[1:])
+    assert read(path) == {
+        **given,
+        "group.id": "alice-group-1",
+        "auto.offset.reset": "latest",
+        "enable.auto.commit": "true",
+        "fetch.queue.backoff.ms": "10",
+        "queued.max.messages.kbytes": "8192",
+        "auto.commit.interval.ms": "1000",
+        "topic.metadata.propagation.max.ms": "5000",
+    }
+
+
 def test_the_ini_overrides_what_the_script_chooses(path: Path) -> None:
     assert read(path)["fetch.queue.backoff.ms"] == "10"
     path.write_text(INI + "fetch.queue.backoff.ms = 77\n")
@@ -113,29 +129,22 @@ def test_probe_is_no_path(path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 @pytest.mark.parametrize(
-    ("mode", "key_mode", "shared"),
-    [
-        (0o600, 0o600, []),
-        (0o400, 0o400, []),
-        (0o644, 0o600, ["config.ini"]),
-        (0o640, 0o600, ["config.ini"]),
-        (0o604, 0o600, ["config.ini"]),
-        (0o600, 0o640, ["key.pem"]),
-        (0o644, 0o644, ["config.ini", "key.pem"]),
-    ],
+    ("mode", "warned"), [(0o644, True), (0o640, True), (0o604, True), (0o600, False), (0o400, False)]
 )
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("names", [["config.ini"], ["key.pem"], ["config.ini", "key.pem"]], ids=" ".join)
 def test_secrets_that_others_may_read(
-    path: Path, capfd: pytest.CaptureFixture[str], mode: int, key_mode: int, shared: list[str]
+    path: Path, capfd: pytest.CaptureFixture[str], names: list[str], quiet: bool, mode: int, warned: bool
 ) -> None:
-    path.write_text(INI + "ssl.key.location = key.pem\nssl.ca.location = ca.pem\n")
-    for name in ("key.pem", "ca.pem"):
-        (path.parent / name).touch()
-    (path.parent / "key.pem").chmod(key_mode)
-    path.chmod(mode)
-    read(path)
-    paths = [str(path.parent / name) for name in shared]
+    path.write_text(INI + "ssl.key.location = key.pem\nssl.ca.location = authority.pem\n")
+    (path.parent / "key.pem").touch(0o600)
+    (path.parent / "authority.pem").touch(0o644)  # no secret
+    for name in names:
+        (path.parent / name).chmod(mode)
+    consumer.read_config(str(path), consumer.Console(quiet))
+    paths = [str(path.parent / name) for name in names]
     warning = f"warning: others may read the secrets in {' and '.join(paths)}: chmod 600 {' '.join(paths)}\n"
-    assert capfd.readouterr().err == (warning if shared else "")
+    assert capfd.readouterr().err == warning * warned
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
@@ -214,6 +223,10 @@ def test_a_missing_ini(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkey
     assert "config.ini not found: copy it (install -m 600 config.example.ini config.ini)" in refused(
         capfd, "--topic", "t"
     )
+
+
+def test_a_path_that_is_not_utf8(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "\\udcff.ini not found" in refused(capfd, "--topic", "t", "--config", "\udcff.ini")
 
 
 def test_an_ini_that_is_a_directory(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -358,6 +371,23 @@ def test_a_package_that_is_not_installed(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "requirements.txt" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "lz4").mkdir()
+    (tmp_path / "lz4" / "__init__.py").write_text("import time; print('importing', flush=True); time.sleep(30)")
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=user_environment(PYTHONPATH=str(tmp_path)),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == ("", "")
+    assert process.returncode == -signal.SIGINT
 
 
 def test_requirements_are_two_pinned_packages() -> None:

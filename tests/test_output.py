@@ -1,6 +1,8 @@
 """Files and pipes: what becomes of a message whose line cannot be written, or is not read."""
 
+import fcntl
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -9,37 +11,74 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import lz4.frame
 import pytest
 from harness.broker import Broker
 from harness.environment import SCRIPT
 from harness.process import Start, parse, seconds_at_most, shell
 from harness.settings import PROTOCOLS, Keys, settings, write_config
 
+import consumer
+
 
 @PROTOCOLS
 def test_a_reader_that_stalls_for_longer_than_max_poll_interval(
     broker: Broker, topic: str, start: Start, protocol: Keys
 ) -> None:
-    broker.produce(topic, [b"x" * 10_000] * 500)
-    keys = settings(broker, {"max.poll.interval.ms": "6000", **protocol})
-    run = start(keys, topic, stdout=subprocess.PIPE)
+    """The group goes on without it, and it joins again; the next stall, after a while, is news again."""
+    assert consumer.QUIET_SECONDS == 60
+    quick = {} if protocol else {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}
+    keys = {**settings(broker, {"max.poll.interval.ms": "2000", **protocol}), **quick}
+    run = start(keys, topic, stdout=subprocess.PIPE, constants={"QUIET_SECONDS": 2.0})
     run.wait_for_words("partitions, group")
-    time.sleep(9)
-    lines = 0
     assert run.process.stdout is not None
     printed: Counter[int] = Counter()
-    while len(printed) < 500:
-        printed[parse(run.process.stdout.readline().decode())[0]["offset"]] += 1
-        lines += 1
-        assert lines < 2000
-    broker.produce(topic, [b"more"])
-    while len(printed) < 501:
-        printed[parse(run.process.stdout.readline().decode())[0]["offset"]] += 1
-    assert set(printed) == set(range(501))
+    for count in (500, 1000):
+        broker.produce(topic, [b"x" * 10_000] * 500)
+        time.sleep(4)
+        while len(printed) < count:
+            printed[parse(run.process.stdout.readline().decode())[0]["offset"]] += 1
+            assert printed.total() < 2 * count + 1000
+    run.wait_for(lambda run: run.stderr.count("warning: standard output was blocked for max.poll.interval.ms") == 2)
+    assert set(printed) == set(range(1000))
     run.process.stdout.close()
     assert run.stop() == 0
-    assert "max.poll.interval.ms" in run.stderr
-    assert run.stderr.count("warning") == 1
+    assert run.stderr.count("warning") == 2
+
+
+@pytest.mark.quiet  # the reader is to take the write in hand within the time that it is given
+def test_a_slow_reader_gets_the_write_in_hand_and_no_more(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [lz4.frame.compress(b"x" * 1_500_000)] * 100)  # a batch, and each line a write
+    keys = settings(broker)
+    run = start(keys, topic, stdout=subprocess.PIPE)
+    assert run.process.stdout is not None
+    pipe, output = run.process.stdout.fileno(), b""
+    while output.count(b"\n") < 3:
+        output += os.read(pipe, 65536)
+    run.process.send_signal(signal.SIGTERM)  # in the fourth, of which the pipe holds but a part
+    while piece := os.read(pipe, 65536):
+        output += piece
+        time.sleep(len(piece) / 2_500_000)
+    assert run.end() == 0, run.stderr
+    assert [line["offset"] for line in parse(output.decode())] == [0, 1, 2, 3]
+    assert "offsets 0 to 3 in 1 partition, lag 96" in run.stderr
+    rest = start(keys, topic, "--max-messages", "1")
+    assert rest.end() == 0
+    assert rest.lines[0]["offset"] == 4
+
+
+def test_a_pipe_that_was_made_non_blocking(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x" * 10_000] * 200)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    run = start(settings(broker), topic, "--max-messages", "200", stdout=writer)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as pipe:
+        run.wait_for_words("partitions, group")
+        time.sleep(1)  # it is full
+        printed = parse(pipe.read())
+    assert run.end() == 0, run.stderr
+    assert [line["offset"] for line in printed] == list(range(200))
 
 
 @pytest.mark.quiet  # half a second is left beside what a reader is given
@@ -61,6 +100,25 @@ def test_a_reader_that_stands_still_does_not_hold_up_sigterm(broker: Broker, top
     assert printed | {line["offset"] for line in rest.lines} == set(range(1000))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="how much memory a process has is read from /proc")
+def test_a_reader_that_stands_still_does_not_fill_the_memory(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, (os.urandom(10_000).hex().encode() for _ in range(3500)))  # 70 MB
+    run = start(settings(broker), topic, stdout=subprocess.PIPE)
+    run.wait_for_words("partitions, group")
+    time.sleep(4)
+    assert 0 < run.peak_memory() < 70_000_000  # of which the interpreter, the libraries and the threads take 40
+    run.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe's size cannot be set")
+def test_a_pipe_holds_what_the_reader_works_on(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"])
+    run = start(settings(broker), topic, "--max-messages", "1", stdout=subprocess.PIPE)
+    assert run.end() == 0
+    assert run.process.stdout is not None
+    assert fcntl.fcntl(run.process.stdout, fcntl.F_GETPIPE_SZ) == 256 * 1024
+
+
 def command(directory: Path, keys: dict[str, str], topic: str) -> str:
     """Write the INI and return the command that reads the topic."""
     return f"{sys.executable} {SCRIPT} --topic {topic} --config {write_config(directory / 'config.ini', keys)}"
@@ -79,6 +137,25 @@ def test_disk_full(broker: Broker, topic: str, start: Start, tmp_path: Path) -> 
     run = start(keys, topic, "--max-messages", "100")
     assert run.end() == 0
     assert [line["offset"] for line in run.lines] == list(range(100))
+
+
+def test_a_file_that_may_not_grow_further(broker: Broker, topic: str, start: Start, tmp_path: Path) -> None:
+    """The write that meets the limit is a partial one, and no error yet."""
+    broker.produce(topic, [b"x" * 100] * 100)
+    keys = settings(broker)
+    output = tmp_path / "limited.jsonl"
+    limited = f"ulimit -f 4; trap '' XFSZ; {command(tmp_path, keys, topic)} --max-messages 100 > {output}"
+    ended = shell(limited, tmp_path)
+    assert ended.returncode == 1
+    assert "error: standard output: File too large" in ended.stderr
+    text = output.read_text()
+    assert len(text) == 4096
+    printed = parse(text[: text.rfind("\n") + 1])
+    assert broker.committed(keys["group.id"], topic)[0] <= len(printed)
+    rest = start(keys, topic)
+    broker.wait_until_committed(keys["group.id"], topic, 1)
+    assert rest.stop() == 0
+    assert {line["offset"] for line in [*printed, *rest.lines]} == set(range(100))
 
 
 def test_standard_output_closed(broker: Broker, topic: str, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 
+import lz4.frame
+import pytest
 from harness.broker import Broker
 from harness.process import Start
 from harness.settings import PROTOCOLS, Keys, settings
@@ -41,16 +43,19 @@ def test_the_progress_line_fits_the_terminal(broker: Broker, topic: str, start: 
         assert re.fullmatch(r"1 messages, \d/s, 0\.", terminal.screen()[-1])
 
 
-def test_the_progress_line_is_cleared_before_a_warning(own_broker: Broker, start: Start, terminal: Terminal) -> None:
+def test_an_outage_is_warned_of_once_and_clears_the_progress_line(
+    own_broker: Broker, start: Start, terminal: Terminal
+) -> None:
     topic = own_broker.create_topic("tron.clear")
     own_broker.produce(topic, [b"x"])
-    run = start(settings(own_broker), topic, stderr=terminal.descriptor)
+    run = start(settings(own_broker), topic, stderr=terminal.descriptor, constants={"QUIET_SECONDS": 3.0})
     terminal.wait_for("1 messages")
     own_broker.stop(signal.SIGKILL)
     terminal.wait_for("warning: ")
     terminal.wait_for(r"again until it works\r\n1 messages")
     assert re.search(r"\r\x1b\[Kwarning: ", terminal.text)
-    assert any(line.startswith("warning: ") for line in terminal.screen())
+    time.sleep(7)  # longer than that; librdkafka reports it all the time
+    assert sum(line.startswith("warning: ") for line in terminal.screen()) == 1
     run.kill()
 
 
@@ -94,17 +99,37 @@ def test_a_line_a_minute_in_a_log(broker: Broker, topic: str, start: Start) -> N
     assert run.stderr.count("\n") == 4
 
 
+def test_speed_and_age_are_those_of_the_messages(broker: Broker, topic3: str, start: Start) -> None:
+    hours_ago = [int(time.time() * 1000) - hours * 3_600_000 for hours in (1, 2, 2)]
+    for partition, timestamp in enumerate(hours_ago):
+        for _ in range(700):
+            broker.producer.produce(topic3, b"x" * 9956, partition=partition, timestamp=timestamp)
+    assert broker.producer.flush(30) == 0
+    run = start(settings(broker), topic3, constants={"LOG_SECONDS": 1.0})
+    run.wait_for(lambda run: re.search(r"2100 messages, .* old\n", run.stderr))
+    assert re.search(r"2100 messages, .*, newest 1:0\d:\d\d old", run.stderr)
+    speeds = re.findall(r"messages, (\d+)/s, (\d+\.\d) MB/s", run.stderr)
+    assert any(float(megabytes) > 0 for _, megabytes in speeds)
+    for messages, megabytes in speeds:
+        assert float(megabytes) == pytest.approx(int(messages) * 0.01, abs=0.06)  # lines of 10,000 bytes
+    broker.producer.produce(topic3, b"x", partition=0, timestamp=hours_ago[1])
+    run.wait_for(lambda run: re.search(r"2101 messages, .* newest 1:0\d:\d\d old\n", run.stderr))
+    assert run.stop() == 0
+
+
 def test_quiet_leaves_warnings_and_errors(broker: Broker, topic: str, start: Start, terminal: Terminal) -> None:
     broker.produce(topic, [b"x"])
     keys = settings(broker)
-    assert start(keys, topic, "--quiet", "--max-messages", "1").end() == 0
-    broker.delete_records(topic, before=1)
     run = start(keys, topic, "--quiet", "--from", "beginning", stderr=terminal.descriptor)
     broker.produce(topic, [b"y"])
     run.wait_for_lines(1)
     time.sleep(2)  # in which a progress line would come
     assert run.stop() == 0
     assert terminal.text == ""
+    broker.produce(topic, [lz4.frame.compress(bytes(17 << 20))])
+    run = start(keys, topic, "--quiet", "--max-messages", "1")
+    assert run.end() == 0
+    assert re.fullmatch("warning: partition 0, offset 1: inflates to over 16 MiB, .*\n", run.stderr)
     run = start({**keys, "sasl.password": "wrong"}, topic, "--quiet")
     assert run.end() == 1
     assert run.stderr.startswith("error: ")
@@ -144,10 +169,33 @@ def test_the_summary_of_a_run(broker: Broker, topic3: str, start: Start) -> None
     assert re.search(r"^stopped: 0 messages in 0:00:0\d, lag 0$", run.stderr, re.M)
 
 
+def test_the_summary_is_of_this_run(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"] * 20)
+    keys = settings(broker)
+    assert start(keys, topic, "--max-messages", "10").end() == 0
+    run = start(keys, topic, "--max-messages", "10")
+    assert run.end() == 0
+    assert re.search(r"^stopped: 10 messages in 0:00:\d\d, offsets 10 to 19 in 1 partition, lag 0$", run.stderr, re.M)
+
+
+def test_what_retention_has_deleted_is_no_lag(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"] * 100)
+    keys = settings(broker)
+    run = start(keys, topic, "--max-messages", "10")
+    assert run.end() == 0
+    assert "lag 90" in run.stderr
+    broker.delete_records(topic, before=100)
+    run = start(keys, topic, constants={"LOG_SECONDS": 0.5})
+    run.wait_for(lambda run: re.search(r"lag \d", run.stderr))
+    assert re.findall(r"lag (\d+)", run.stderr)[0] == "0"
+    assert run.stop() == 0
+
+
 def test_a_new_group_tells_whether_it_waits_or_starts_at_the_beginning(
     broker: Broker, topic: str, start: Start
 ) -> None:
-    for reset, words in (("latest", "waits for new messages"), ("earliest", "starts at the beginning")):
+    waits, begins = "waits for new messages", "starts at the beginning"
+    for reset, words in ((None, waits), ("latest", waits), ("earliest", begins)):
         keys = settings(broker, {"auto.offset.reset": reset})
         run = start(keys, topic)
         run.wait_for_words(f"{topic}: 1 of 1 partitions, group {keys['group.id']}: {words}")

@@ -2,9 +2,10 @@
 
 import base64
 import json
-import os
 import random
 import shutil
+import statistics
+import subprocess
 import time
 from pathlib import Path
 
@@ -25,6 +26,20 @@ def test_every_message_is_printed_in_order(broker: Broker, topic: str, start: St
     run.wait_for_lines(2000)
     assert run.stop() == 0
     assert run.lines == [{"partition": 0, "offset": n, "value": str(n)} for n in range(2000)]
+
+
+def test_a_message_is_printed_when_it_comes(broker: Broker, topic: str, start: Start) -> None:
+    """It waits neither for others to fill a batch nor for the end of a poll."""
+    run = start(settings(broker), topic)
+    run.wait_for_words("partitions, group")
+    seconds = []
+    for number in range(21):
+        began = time.monotonic()
+        broker.produce(topic, [b"x"])
+        run.wait_for_lines(number + 1)
+        seconds.append(time.monotonic() - began)
+    assert run.stop() == 0
+    assert statistics.median(seconds) < 0.5
 
 
 def test_transactions(broker: Broker, topic3: str, start: Start) -> None:
@@ -63,24 +78,27 @@ def test_hostile_values_neither_stop_the_stream_nor_fill_the_memory(broker: Brok
     hostile = [bomb, consumer.LZ4_MAGIC + b"\xff" * 1000, lz4.frame.compress(b"cut short" * 9)[:-5]]
     broker.produce(topic, hostile * 30)
     run = start(settings(broker), topic, "--max-messages", "90")
-    peak = 0
-    while run.process.poll() is None:
-        peak = max(peak, memory(run.process.pid))
-        time.sleep(0.02)
+    assert peak_memory(run) < 400_000_000
     assert run.end() == 0
     assert len(run.lines) == 90
     assert all(line["encoding"] == "base64" for line in run.lines)
     assert run.stderr.count("warning") == 30
-    assert peak < 400_000_000
 
 
-def memory(pid: int) -> int:
-    """Return the resident memory of a process in bytes, 0 where it has gone."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+def test_a_batch_that_inflates_to_a_gigabyte_does_not_fill_the_memory(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [lz4.frame.compress(b"x" * 4_000_000)] * 250)
+    run = start(settings(broker), topic, "--max-messages", "250", stdout=subprocess.DEVNULL)
+    assert peak_memory(run) < 200_000_000
+    assert run.end() == 0
+
+
+def peak_memory(run: Run) -> int:
+    """Wait for the end of a process; return what its resident memory was at the most, in bytes."""
+    peak = 0
+    while run.process.poll() is None:
+        peak = max(peak, run.peak_memory())
+        time.sleep(0.02)
+    return peak
 
 
 def test_without_certificates_on_the_plaintext_listener(broker: Broker, topic: str, start: Start) -> None:

@@ -41,8 +41,8 @@ class Cluster(Kafka):
             node.properties["controller.quorum.voters"] = voters
 
     def __enter__(self) -> "Cluster":
-        """Start all nodes, and return once each knows of the others."""
-        make_certificates(self.certificates)
+        """Start all nodes, and return once each knows of the others. Their certificate names their host."""
+        make_certificates(self.certificates, host="127.0.0.1")
         cluster_id = new_cluster_id()
         for node in self.nodes:
             node.directory.mkdir()
