@@ -646,7 +646,8 @@ class Progress:
     def __init__(self, group: Group, console: Console) -> None:
         self.group, self.console = group, console
         self.first: dict[int, int] = {}  # partition -> offset of the first message printed
-        self.last: dict[int, Message] = {}
+        self.last: dict[int, int] = {}
+        self.newest = 0  # when the newest message printed was produced, in milliseconds since 1970
         self.messages = self.bytes = 0
         terminal = sys.stderr.isatty()
         # A pipe's reader may write to this very terminal, too. Windows' console may show the escape sequence.
@@ -658,15 +659,16 @@ class Progress:
 
     def show(self, last: dict[int, Message]) -> None:
         """Take account of the last message of each partition in a batch, and show it all where it is time to."""
-        self.last.update(last)
+        for partition, message in last.items():
+            self.last[partition] = message.offset() or 0
+            self.newest = max(self.newest, message.timestamp()[1])
         seconds = time.monotonic() - self.shown_at
         if seconds < self.interval:
             return
         speed = f"{(self.messages - self.shown[0]) / seconds:.0f}/s, {(self.bytes - self.shown[1]) / seconds / 1e6:.1f}"
         text = f"{self.messages} messages, {speed} MB/s, lag {self.group.lag()}"
-        if self.last:
-            newest = max(message.timestamp()[1] for message in self.last.values()) / 1000
-            text += f", newest {datetime.timedelta(seconds=max(0, int(time.time() - newest)))} old"
+        if self.newest > 0:
+            text += f", newest {datetime.timedelta(seconds=max(0, int(time.time() - self.newest / 1000)))} old"
         if not self.in_place:
             text = f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}"
         self.console.note(text, self.in_place)
@@ -678,8 +680,8 @@ class Progress:
         text = f"stopped: {self.messages} messages in {elapsed}"
         if self.last:
             partitions = "partition" if len(self.last) == 1 else "partitions"
-            last = max(message.offset() or 0 for message in self.last.values())
-            text += f", offsets {min(self.first.values())} to {last} in {len(self.last)} {partitions}"
+            offsets = f"{min(self.first.values())} to {max(self.last.values())}"
+            text += f", offsets {offsets} in {len(self.last)} {partitions}"
         return f"{text}, lag {self.group.lag()}"
 
 
@@ -755,7 +757,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if not ends_within(leaving, FAILED_GOODBYE_SECONDS if failure else GOODBYE_SECONDS):
         console.say("warning: the broker did not answer the goodbye: what was printed last may be printed again")
     if reading.is_alive() or leaving.is_alive():
-        os._exit(1 if failure else 0)  # the interpreter would wait for the library
+        os._exit(1 if failure else 0)  # past the interpreter's clean-up, which they would meet
     return 1 if failure else 0
 
 

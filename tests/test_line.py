@@ -147,6 +147,16 @@ def test_a_size_forged_in_the_header() -> None:
         assert binary(bytes(forged)) == forged
 
 
+def test_a_frame_that_is_cut_short_has_no_part_in_the_next_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not one that other tests may have left in disorder.
+    monkeypatch.setattr(consumer, "lz4_context", lz4.frame.create_decompression_context())
+    content = consumer.LZ4_MAGIC + random.Random(4).randbytes(1000)
+    frame = lz4.frame.compress(content)
+    cut = frame.index(content)  # it cannot be compressed
+    line(frame[:cut])
+    assert binary(frame[cut:]) == frame[cut:]  # and not what would end that frame
+
+
 def test_a_corrupt_frame_comes_out_as_its_bytes_or_as_what_it_decompresses_to() -> None:
     chance = random.Random(3)
     kept = 0
@@ -177,4 +187,4 @@ def test_a_value_may_inflate_to_16_mib_and_no_further() -> None:
         warnings: list[str] = []
         parsed = json.loads(consumer.json_line(3, 42, bomb, warnings.append))
         assert base64.b64decode(parsed["value"], validate=True) == bomb
-        assert warnings == ["warning: partition 3, offset 42: inflates to over 16 MiB, printed as it is"]
+        assert warnings == ["warning: partition 3, offset 42 inflates to over 16 MiB: printed as it is"]

@@ -1,6 +1,5 @@
 """Files and pipes: what becomes of a message whose line cannot be written, or is not read."""
 
-import fcntl
 import json
 import os
 import signal
@@ -108,15 +107,6 @@ def test_a_reader_that_stands_still_does_not_fill_the_memory(broker: Broker, top
     time.sleep(4)
     assert 0 < run.peak_memory() < 70_000_000  # of which the interpreter, the libraries and the threads take 40
     run.kill()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="a pipe's size cannot be set")
-def test_a_pipe_holds_what_the_reader_works_on(broker: Broker, topic: str, start: Start) -> None:
-    broker.produce(topic, [b"x"])
-    run = start(settings(broker), topic, "--max-messages", "1", stdout=subprocess.PIPE)
-    assert run.end() == 0
-    assert run.process.stdout is not None
-    assert fcntl.fcntl(run.process.stdout, fcntl.F_GETPIPE_SZ) == 256 * 1024
 
 
 def command(directory: Path, keys: dict[str, str], topic: str) -> str:

@@ -163,9 +163,12 @@ def test_one_healthy_broker_of_three_is_enough(broker: Broker, topic: str, start
             assert run.stdout.count("\n") == 1
 
 
-def test_a_connection_lost_in_the_middle_of_a_login_is_no_refusal(broker: Broker, topic: str, start: Start) -> None:
+@pytest.mark.parametrize("answers", [1, 2], ids=["versions", "versions and mechanism"])
+def test_a_connection_lost_in_the_middle_of_a_login_is_no_refusal(
+    broker: Broker, topic: str, start: Start, answers: int
+) -> None:
     keys: Keys = {"security.protocol": "SASL_PLAINTEXT"}
-    with proxy(broker.ports["SASL_PLAINTEXT"], answers=2) as port:  # the versions, and that there is SCRAM
+    with proxy(broker.ports["SASL_PLAINTEXT"], answers=answers) as port:
         run = start(settings(broker, {**keys, "bootstrap.servers": f"127.0.0.1:{port}"}), topic)
         check(run, 1, "no broker answers", f"127.0.0.1:{port}", "SASL", within=15)
 
