@@ -68,6 +68,7 @@ POLL_SECONDS = 0.2  # how late a signal is noticed when no message comes
 ANSWER_SECONDS = 2  # for the answer to one request
 START_SECONDS = 10  # in which the brokers have to answer; a slow link with TLS and SCRAM needs two or three
 DOWN_SECONDS = 3  # the same once every address has failed: one host may have a second address
+LEADER_SECONDS = 20  # for a request once they do; Kafka takes nine to replace a dead leader or coordinator
 REFUSED_SECONDS = 10  # a login refused for so long is refused for good
 QUIET_SECONDS = 60  # after so long a trouble is news again; librdkafka reports a lasting one every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
@@ -466,7 +467,7 @@ class Group:
     ) -> list[TopicPartition]:
         """Return what request(*asked, timeout=seconds) returns, tried again while it fails: a leader moves in seconds.
 
-        Raises Failure, Stopped; KafkaException where it still fails after START_SECONDS.
+        Raises Failure, Stopped; KafkaException where it still fails after LEADER_SECONDS.
         """
         began = time.monotonic()
         while not self.stop.is_set():
@@ -484,7 +485,7 @@ class Group:
                 self.errors.raise_failure()
                 if not self.errors.connected:
                     self.errors.check_start(waited, self.config["bootstrap.servers"])
-                elif waited > START_SECONDS:
+                elif waited > LEADER_SECONDS:
                     raise
         raise Stopped
 
