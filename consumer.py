@@ -13,7 +13,8 @@
 A message counts as read only when its line has been written. So whatever kills the script, the next run of the
 same group prints what is missing: every message at least once.
 
-A worker thread does all that touches Kafka and standard output; the main thread waits for signals, and for the end.
+One thread does all that touches Kafka and standard output, and another leaves the group at the end; the main thread
+only waits, for them and for signals.
 """
 
 from __future__ import annotations
