@@ -1,5 +1,6 @@
 """Files and pipes: what becomes of a message whose line cannot be written, or is not read."""
 
+import fcntl
 import json
 import os
 import signal
@@ -43,6 +44,15 @@ def test_a_reader_that_stalls_for_longer_than_max_poll_interval(
     run.process.stdout.close()
     assert run.stop() == 0
     assert run.stderr.count("warning") == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe's size cannot be set")
+def test_a_pipe_holds_what_the_reader_works_on(broker: Broker, topic: str, start: Start) -> None:
+    broker.produce(topic, [b"x"])
+    run = start(settings(broker), topic, "--max-messages", "1", stdout=subprocess.PIPE)
+    assert run.end() == 0
+    assert run.process.stdout is not None
+    assert fcntl.fcntl(run.process.stdout, fcntl.F_GETPIPE_SZ) == consumer.PIPE_BYTES == 256 * 1024
 
 
 @pytest.mark.quiet  # the reader is to take the write in hand within the time that it is given
