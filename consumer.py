@@ -508,7 +508,8 @@ class Group:
             return self.answer(self.consumer.offsets_for_times, asked)
 
         ends = ask(OFFSET_END)  # first, or what comes between the two requests could be skipped
-        return [end if found.offset < 0 else found for found, end in zip(ask(start), ends)]
+        offsets = ends if start == OFFSET_END else ask(start)
+        return [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
 
     def commit(self, offsets: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         """Commit offsets before the group has members; return them, none where it has some. It has no timeout."""
