@@ -5,10 +5,7 @@
     tron.broadcasted.transactions: 3 of 3 partitions, group tron_user-group-1: waits for new messages
     {"partition": 0, "offset": 41, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},…"}
     {"partition": 2, "offset": 17, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},…"}
-    stopped: 2 messages in 0:00:01, offsets 17 to 41 in 2 partitions, lag 0
-
-    $ python consumer.py --topic tron.broadcasted.transactions
-    error: the login was refused: check sasl.username and sasl.password (rpk0.bitquery.io:9093: …)
+    stopped: 2 messages in 0:00:01, lag 0
 
 A message counts as read only when its line has been written. So whatever kills the script, the next run of the
 same group prints what is missing: every message at least once.
@@ -24,9 +21,9 @@ import base64
 import configparser
 import contextlib
 import datetime
+import json
 import os
 import re
-import select
 import signal
 import stat
 import sys
@@ -41,15 +38,7 @@ if __name__ == "__main__":
 
 try:
     import confluent_kafka
-    from confluent_kafka import (
-        OFFSET_BEGINNING,
-        OFFSET_END,
-        Consumer,
-        KafkaError,
-        KafkaException,
-        Message,
-        TopicPartition,
-    )
+    from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
     from lz4.frame import create_decompression_context, decompress_chunk, reset_decompression_context
 except ImportError as missing:
     sys.exit(f"error: {missing}: activate the virtual environment, or make one: pip install -r requirements.txt")
@@ -63,6 +52,7 @@ DEFAULTS = {  # the INI overrides them; [librdkafka's own]
     "queued.max.messages.kbytes": "8192",  # [65536] as fast, in half of the memory
     "auto.commit.interval.ms": "1000",  # [5000] bounds what is repeated after a kill
     "topic.metadata.propagation.max.ms": "5000",  # [30000] how long a deleted topic goes unnoticed
+    "statistics.interval.ms": "5000",  # [0] for Errors.stats_cb
 }
 
 POLL_SECONDS = 0.2  # how late a signal is noticed when no message comes
@@ -85,10 +75,8 @@ MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before 
 START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
 EXAMPLES = """\
 examples:
-  python consumer.py --topic tron.broadcasted.transactions
   python consumer.py --topic tron.broadcasted.transactions --max-messages 5 | jq '.value | fromjson'
-  python consumer.py --topic tron.broadcasted.transactions --from 2h > transactions.jsonl
-  python consumer.py --topic tron.broadcasted.transactions --quiet >> transactions.jsonl
+  python consumer.py --topic tron.broadcasted.transactions --from 2h --quiet > transactions.jsonl
 
 Each line is {"partition": 0, "offset": 42, "value": "..."}. A value that is not UTF-8 is base64, and its line has
 a fourth key, "encoding": "base64"; a tombstone's value is null. Ctrl-C stops, and the next run goes on from there.
@@ -140,10 +128,8 @@ def read_config(path: str, console: Console) -> dict[str, str]:
     except FileNotFoundError:
         copy = "copy" if os.name == "nt" else "install -m 600"
         raise Failure(f"{path} not found: copy it ({copy} config.example.ini {path}) and edit it") from None
-    except UnicodeDecodeError as error:
-        raise Failure(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
-    except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path} cannot be read: {error}") from None
 
     for key in ("sasl.username", "sasl.password"):
         if settings.get(key) in ("YOUR_USERNAME", "YOUR_PASSWORD"):
@@ -178,11 +164,9 @@ def parse_ini(path: str, text: str) -> dict[str, str]:
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
     try:
         parser.read_string("\n".join(lines))
-    except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
-        name = getattr(error, "option", error.section)
-        raise Failure(f"{path}, line {error.lineno}: {name} is there twice") from None
-    except configparser.MissingSectionHeaderError as error:
-        raise Failure(f"{path}, line {error.lineno}: [kafka] must come before the first key") from None
+    except configparser.Error as error:  # its own text may quote a password
+        number = getattr(error, "lineno", 0)
+        raise Failure(f"{path}, line {number}: [kafka] must come first, and every key be there only once") from None
     if parser.sections() != ["kafka"]:
         raise Failure(f"{path} must have the section [kafka] and no other: see config.example.ini")
     return dict(parser["kafka"])
@@ -191,7 +175,7 @@ def parse_ini(path: str, text: str) -> dict[str, str]:
 def start_time(text: str) -> int:
     """Return what --from means: OFFSET_BEGINNING, OFFSET_END, or milliseconds since 1970."""
     if text in ("beginning", "end"):
-        return OFFSET_BEGINNING if text == "beginning" else OFFSET_END
+        return confluent_kafka.OFFSET_BEGINNING if text == "beginning" else OFFSET_END
     now = time.time()
     try:
         if ago := re.fullmatch(r"([0-9]{1,9})([mhd])", text):
@@ -214,10 +198,10 @@ CONTROLS = bytes(range(32))  # what JSON forbids in a string: RFC 8259, section 
 lz4_context = create_decompression_context()  # one for all: a new one for each message takes twice the time
 
 
-def decompress(value: bytes) -> bytes | None:
+def decompress(value: bytes) -> bytes:
     """Return what the LZ4 frames in `value` hold, one after the other; `value` itself where it is anything else.
 
-    None where that would be more than MAX_INFLATED bytes, whatever a frame's header claims and its blocks hold.
+    So it is where that would be more than MAX_INFLATED bytes, whatever a frame's header claims and its blocks hold.
     """
     if not value.startswith(LZ4_MAGIC):
         return value
@@ -236,7 +220,7 @@ def decompress(value: bytes) -> bytes | None:
             part, size, whole = decompress_chunk(create_decompression_context(), rest, room + 1)
         room -= len(part)
         if not whole or room < 0:
-            return value if room >= 0 else None
+            return value
         parts.append(part)
         rest = rest[size:]
     return value if rest else b"".join(parts)
@@ -251,16 +235,12 @@ def json_string(text: bytes) -> bytes:
     return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 
-def json_line(partition: int, offset: int, value: bytes | None, say: Callable[[str], None]) -> bytes:
+def json_line(partition: int, offset: int, value: bytes | None) -> bytes:
     """Return the line of a message: UTF-8 JSON with a newline, from which the value's every byte can be got back."""
     if value is None:
         text = b"null"
     else:
         content = decompress(value)
-        if content is None:
-            place = f"partition {partition}, offset {offset}"
-            say(f"warning: {place} inflates to over {MAX_INFLATED >> 20} MiB: printed as it is")
-            content = value
         try:
             text = json_string(content)
         except UnicodeDecodeError:
@@ -315,47 +295,45 @@ NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
 )
 
 
-def explain(error: KafkaError) -> tuple[str, str]:
-    """Return what ADVICE says to an error, or nothing, and librdkafka's text without NOISE."""
-    advice = next((each for words, each in ADVICE.get(error.code(), {}).items() if words in error.str()), "")
-    return advice, NOISE.sub("", error.str())
-
-
 class Errors:
     """Turns librdkafka's errors, the outcome of commits and lines of its log into a warning or the end of the run."""
 
     def __init__(self, console: Console, topic: str, group_id: str) -> None:
-        self.console = console
-        self.names = {"topic": topic, "group": group_id}
+        self.console, self.topic, self.group_id = console, topic, group_id
         self.connected = False  # True once a broker has answered
         self.reasons: dict[str, str] = {}  # until then: broker -> why it does not
-        self.remedy: Failure | None = None  # until then: the first reason that the user can mend
+        self.remedy = ""  # until then: the first reason that the user can mend
         self.all_down = False
         self.reported: dict[str, float] = {}  # kind of trouble -> when librdkafka last reported it
         self.refused_since: float | None = None  # the login, and no message has come since
         self.failure: Failure | None = None  # what ends the run: raised here, it could come out of close()
+        self.no_brokers = False  # librdkafka knows none any more
+
+    def explain(self, error: KafkaError) -> tuple[str, str]:
+        """Return the sentence for the user, and librdkafka's text without NOISE: the same where ADVICE has nothing."""
+        text = NOISE.sub("", error.str())
+        advice = next((each for words, each in ADVICE.get(error.code(), {}).items() if words in error.str()), "")
+        return (f"{advice.format(topic=self.topic, group=self.group_id)} ({text})" if advice else text), text
 
     def error_cb(self, error: KafkaError) -> None:
         """Warn of an error, keep why no broker answers yet, or set `failure` where only a person can help."""
-        code = error.code()
-        advice, text = explain(error)
-        failure = Failure(f"{advice.format(**self.names)} ({text})" if advice else text)
+        code, (sentence, text) = error.code(), self.explain(error)
         if code in ADVICE and code not in CONNECTION:
-            self.failure = failure
+            self.failure = Failure(sentence)
         elif not self.connected:
             if code == KafkaError._ALL_BROKERS_DOWN:
                 self.all_down = True
             else:
                 broker, _, reason = text.partition(": ")
                 self.reasons[broker] = reason
-                self.remedy = self.remedy or (failure if advice else None)
+                self.remedy = self.remedy or (sentence if sentence != text else "")
         elif code == KafkaError._MAX_POLL_EXCEEDED:
             self.warn_once("reader", "standard output was blocked for max.poll.interval.ms: joining the group again")
-        elif code == KafkaError._AUTHENTICATION and advice:
+        elif code == KafkaError._AUTHENTICATION and sentence != text:
             self.warn_once("login", f"{text}; trying again for a while")
             self.refused_since = self.refused_since or time.monotonic()
             if time.monotonic() - self.refused_since > REFUSED_SECONDS:
-                self.failure = failure
+                self.failure = Failure(sentence)
         elif code == KafkaError._ALL_BROKERS_DOWN:
             self.warn_once("connection", "no broker can be reached; trying again until it works")
         elif code != KafkaError._PARTITION_EOF:
@@ -370,10 +348,10 @@ class Errors:
     def check_start(self, waited: float, servers: str) -> None:
         """Raise Failure once every address has failed (one sick broker of three does not decide), or time is up."""
         if self.all_down and (self.remedy or not self.reasons):
-            raise self.remedy or Failure(f"{CLOSED} ({servers})")
+            raise Failure(self.remedy or f"{CLOSED} ({servers})")
         if waited > (DOWN_SECONDS if self.all_down else START_SECONDS):
             reasons = "; ".join(f"{broker}: {reason}" for broker, reason in self.reasons.items()) or servers
-            raise self.remedy or Failure(f"no broker answers: check bootstrap.servers and the network ({reasons})")
+            raise Failure(self.remedy or f"no broker answers: check bootstrap.servers and the network ({reasons})")
 
     def warn_once(self, kind: str, text: str) -> None:
         """Warn of a trouble that librdkafka reports again and again."""
@@ -382,11 +360,18 @@ class Errors:
             self.console.say(f"warning: {text}")
         self.reported[kind] = now
 
-    def on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
+    def on_commit(self, error: KafkaError | None, _: Partitions) -> None:
         """Take the outcome of a commit."""
         if error is not None and error.code() != KafkaError._NO_OFFSET:
-            text = f"offsets were not committed, what was printed since may be printed again: {explain(error)[1]}"
+            text = f"offsets were not committed, what was printed since may be printed again: {self.explain(error)[1]}"
             self.warn_once("connection", text)  # for it mostly follows from one that was lost
+
+    def stats_cb(self, statistics: str) -> None:
+        """Notice that librdkafka has forgotten all brokers, as one that was going had told it to.
+
+        It would never connect again: https://github.com/confluentinc/librdkafka/issues/5301
+        """
+        self.no_brokers = all(broker["source"] == "logical" for broker in json.loads(statistics)["brokers"].values())
 
     def log(self, level: int, form: str, *arguments: str) -> None:
         """Take librdkafka's log, as logging.Logger does. Only this of it has no callback, and matters."""
@@ -397,24 +382,8 @@ class Errors:
 
 # -- the group
 
+Partitions = list[TopicPartition]
 LATEST = ("latest", "largest", "end")  # the values of auto.offset.reset for the end
-
-
-def connect(path: str, config: dict[str, str], errors: Errors) -> Consumer:
-    """Return a consumer that has yet to connect. Raises Failure where a property is unknown or its value bad."""
-    overrides: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit}
-    # With a logger the lines of `debug` would wait in a queue for poll(); without one the library prints them.
-    overrides["logger"] = None if "debug" in config else errors
-    overrides["enable.auto.offset.store"] = False  # Group.store_offsets does it, when the line has been written
-    if config["auto.offset.reset"].lower() in LATEST:
-        overrides["auto.offset.reset"] = "earliest"  # Group.start sees to new groups; others skip nothing that is kept
-    try:
-        return Consumer({**config, **overrides})
-    except KafkaException as error:
-        advice, text = explain(error.args[0])
-        raise Failure(f"{path}: {advice} ({text})" if advice else f"{path}: {text}") from None
-    except (TypeError, ValueError, AttributeError) as error:  # the binding's own keys want Python objects
-        raise Failure(f"{path}: {error}") from None
 
 
 class Group:
@@ -423,13 +392,42 @@ class Group:
     librdkafka commits what is stored each auto.commit.interval.ms, when a partition is taken away, and in close().
     """
 
-    def __init__(self, consumer: Consumer, config: dict[str, str], errors: Errors, stop: threading.Event) -> None:
-        self.consumer, self.config, self.errors, self.stop = consumer, config, errors, stop
-        self.topic = errors.names["topic"]
-        self.subscribed = False
+    def __init__(self, path: str, config: dict[str, str], errors: Errors, stop: threading.Event) -> None:
+        """Make a consumer, which has yet to connect. Raises Failure where `path` has a bad property."""
+        self.path, self.config, self.errors, self.stop = path, config, errors, stop
+        self.topic = errors.topic
+        self.consumer = self.connect()
         self.greeting = ""  # said with the first assignment
         self.start_offsets: dict[int, int] = {}  # where a new group begins, if neither committed nor the beginning
         self.positions: dict[int, int] = {}  # next offset to print: position() does not know a partition at rest
+
+    def connect(self) -> Consumer:
+        """Return a consumer that has yet to connect. Raises Failure where a property is unknown or its value bad."""
+        errors = self.errors
+        overrides: dict[str, Any] = {
+            "error_cb": errors.error_cb,
+            "on_commit": errors.on_commit,
+            "stats_cb": errors.stats_cb,
+            # With a logger the lines of `debug` would wait in a queue for poll(); without one the library prints them.
+            "logger": None if "debug" in self.config else errors,
+            "enable.auto.offset.store": False,  # store_offsets does it, when the line has been written
+        }
+        if self.config["auto.offset.reset"].lower() in LATEST:
+            overrides["auto.offset.reset"] = "earliest"  # `start` sees to new groups; others skip nothing that is kept
+        try:
+            return Consumer({**self.config, **overrides})
+        except KafkaException as error:
+            raise Failure(f"{self.path}: {errors.explain(error.args[0])[0]}") from None
+        except (TypeError, ValueError, AttributeError) as error:  # the binding's own keys want Python objects
+            raise Failure(f"{self.path}: {error}") from None
+
+    def reconnect(self) -> None:
+        """Go on with a new consumer; what the old one has yet to commit is printed again."""
+        self.errors.no_brokers = False
+        self.errors.warn_once("connection", "lost connection: no broker is left; trying again until it works")
+        threading.Thread(target=self.consumer.close, daemon=True).start()  # it may wait for its coordinator
+        self.consumer = self.connect()
+        self.consumer.subscribe([self.topic], on_assign=self.on_assign)
 
     def start(self, start: int | None) -> None:
         """Move the group to `start` (see start_time), or a new one to where auto.offset.reset says, and subscribe.
@@ -462,11 +460,8 @@ class Group:
             plan = "starts at the beginning"
         self.greeting = f"{len(partitions)} partitions, group {self.config['group.id']}: {plan}"
         self.consumer.subscribe([self.topic], on_assign=self.on_assign)
-        self.subscribed = True
 
-    def answer(
-        self, request: Callable[..., list[TopicPartition]], *asked: list[TopicPartition]
-    ) -> list[TopicPartition]:
+    def answer(self, request: Callable[..., Partitions], *asked: Partitions) -> Partitions:
         """Return what request(*asked, timeout=seconds) returns, tried again while it fails: a leader moves in seconds.
 
         Raises Failure, Stopped; KafkaException where it still fails after LEADER_SECONDS.
@@ -491,7 +486,7 @@ class Group:
                     raise
         raise Stopped
 
-    def describe_topic(self, timeout: float) -> list[TopicPartition]:
+    def describe_topic(self, timeout: float) -> Partitions:
         """Return the topic's partitions, which proves connection, login and topic. Raises KafkaException."""
         found = self.consumer.list_topics(self.topic, timeout=timeout).topics[self.topic]
         self.errors.connected = True
@@ -500,10 +495,10 @@ class Group:
             raise KafkaException(found.error)
         return [TopicPartition(self.topic, partition) for partition in found.partitions]
 
-    def offsets_at(self, start: int, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def offsets_at(self, start: int, partitions: Partitions) -> Partitions:
         """Return the offsets of `start` (see start_time); the end where no message is as new as that."""
 
-        def ask(timestamp: int) -> list[TopicPartition]:
+        def ask(timestamp: int) -> Partitions:
             asked = [TopicPartition(self.topic, one.partition, timestamp) for one in partitions]
             return self.answer(self.consumer.offsets_for_times, asked)
 
@@ -511,7 +506,7 @@ class Group:
         offsets = ends if start == OFFSET_END else ask(start)
         return [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
 
-    def commit(self, offsets: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+    def commit(self, offsets: Partitions, timeout: float) -> Partitions:
         """Commit offsets before the group has members; return them, none where it has some. It has no timeout."""
         try:
             return self.consumer.commit(offsets=offsets, asynchronous=False)
@@ -520,8 +515,8 @@ class Group:
                 return []
             raise
 
-    def on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Begin to read what the group gives: at the committed offset, or where `join` says."""
+    def on_assign(self, consumer: Consumer, partitions: Partitions) -> None:
+        """Begin to read what the group gives: at the committed offset, or where `start` says."""
         for one in partitions:
             self.positions.pop(one.partition, None)
         with contextlib.suppress(KafkaException):  # then librdkafka asks again
@@ -600,24 +595,15 @@ class Output:
         lines.clear()
         return size
 
-    def reader_is_gone(self) -> bool:
-        """Tell whether the reader has closed it, which a write would notice only with the next message."""
-        if not hasattr(select, "poll"):  # Windows
-            return False
-        watch = select.poll()
-        watch.register(self.descriptor, 0)  # an error or a hang-up is always reported
-        return any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
-
 
 def print_messages(group: Group, output: Output, progress: Progress, limit: int, stop: threading.Event) -> None:
     """Print `limit` messages, or until `stop`. Raises Failure, KafkaException, Stopped, OSError."""
-    say, first_offsets = group.errors.console.say, progress.first
     output.prepare()
     while not stop.is_set() and progress.messages < limit:
+        if group.errors.no_brokers:
+            group.reconnect()
         first = group.consumer.poll(POLL_SECONDS)
         group.errors.raise_failure()
-        if first is None and output.reader_is_gone():
-            raise BrokenPipeError
         # What has come by now: waiting until a batch is full would be latency.
         rest = [] if first is None else group.consumer.consume(min(BATCH, limit - progress.messages) - 1, 0)
         lines = bytearray()
@@ -629,8 +615,7 @@ def print_messages(group: Group, output: Output, progress: Progress, limit: int,
                 continue
             partition: Any = message.partition()  # by the binding's types it could be None
             offset: Any = message.offset()
-            lines += json_line(partition, offset, message.value(), say)
-            first_offsets.setdefault(partition, offset)
+            lines += json_line(partition, offset, message.value())
             last[partition] = message
             printed += 1
             if len(lines) > WRITE_BYTES:
@@ -653,8 +638,6 @@ class Progress:
 
     def __init__(self, group: Group, console: Console) -> None:
         self.group, self.console = group, console
-        self.first: dict[int, int] = {}  # partition -> offset of the first message printed
-        self.last: dict[int, int] = {}
         self.newest = 0  # when the newest message printed was produced, in milliseconds since 1970
         self.messages = self.bytes = 0
         terminal = sys.stderr.isatty()
@@ -667,9 +650,7 @@ class Progress:
 
     def show(self, last: dict[int, Message]) -> None:
         """Take account of the last message of each partition in a batch, and show it all where it is time to."""
-        for partition, message in last.items():
-            self.last[partition] = message.offset() or 0
-            self.newest = max(self.newest, message.timestamp()[1])
+        self.newest = max([self.newest, *(message.timestamp()[1] for message in last.values())])
         seconds = time.monotonic() - self.shown_at
         if seconds < self.interval:
             return
@@ -685,12 +666,7 @@ class Progress:
     def summary(self) -> str:
         """Return the line for the end; to be called before the consumer is closed."""
         elapsed = datetime.timedelta(seconds=int(time.monotonic() - self.started))
-        text = f"stopped: {self.messages} messages in {elapsed}"
-        if self.last:
-            partitions = "partition" if len(self.last) == 1 else "partitions"
-            offsets = f"{min(self.first.values())} to {max(self.last.values())}"
-            text += f", offsets {offsets} in {len(self.last)} {partitions}"
-        return f"{text}, lag {self.group.lag()}"
+        return f"stopped: {self.messages} messages in {elapsed}, lag {self.group.lag()}"
 
 
 # -- main
@@ -706,18 +682,17 @@ def ends_within(thread: threading.Thread, seconds: float) -> bool:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Connect, print until the end or a signal, leave the group; return the exit status (see main)."""
+    stop = threading.Event()
     try:
         config = read_config(arguments.config, console)
         errors = Errors(console, arguments.topic, config["group.id"])
-        consumer = connect(arguments.config, config, errors)
+        group = Group(arguments.config, config, errors, stop)
     except Failure as error:
         console.say(f"error: {error}")
         return 2
     if sys.stdout is None:
         console.say("error: standard output is closed")
         return 1
-    stop = threading.Event()
-    group = Group(consumer, config, errors, stop)
     progress = Progress(group, console)
     output = Output()
     end: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
@@ -726,18 +701,20 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         nonlocal end
         try:
             group.start(arguments.start)
-            print_messages(group, output, progress, arguments.max_messages, stop)
+            try:
+                print_messages(group, output, progress, arguments.max_messages, stop)
+            finally:
+                if not output.abandoned:
+                    console.note(progress.summary())
             end = None
         except Failure as error:
             end = error
         except KafkaException as error:
-            end = Failure(f"Kafka: {explain(error.args[0])[1]}")
+            end = Failure(f"Kafka: {errors.explain(error.args[0])[1]}")
         except (Stopped, BrokenPipeError):  # a signal; the reader has what it wanted
             end = None
         except OSError as error:
             end = Failure(f"standard output: {error.strerror}")
-        if group.subscribed and not output.abandoned:
-            console.note(progress.summary())
 
     def on_signal(number: int, _: object) -> None:
         if stop.is_set():  # the second one ends the process at once, wherever the other threads hang
@@ -760,7 +737,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if failure:
         console.say(f"error: {failure}")
     stop.set()  # from now on a first signal is enough
-    leaving = threading.Thread(target=consumer.close, daemon=True)  # commits what is stored
+    leaving = threading.Thread(target=group.consumer.close, daemon=True)  # commits what is stored
     leaving.start()
     if not ends_within(leaving, FAILED_GOODBYE_SECONDS if failure else GOODBYE_SECONDS):
         console.say("warning: the broker did not answer the goodbye: what was printed last may be printed again")

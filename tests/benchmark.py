@@ -3,7 +3,7 @@
 
     python tests/benchmark.py --quick
     python tests/benchmark.py --svg tests/benchmark.svg
-    python tests/benchmark.py --latency 0 --backlog 0 --consumer old/consumer.py
+    python tests/benchmark.py --latency 0 --consumer old/consumer.py
 
 Every contender reads the same topic over SASL_SSL, in a consumer group of its own, into a pipe that is read as fast
 as it can be. Broker and reader share the machine with it: compare the ratios. What travels from machine to machine is
@@ -11,7 +11,6 @@ the CPU time for a million messages. Needs Linux and tests/requirements.txt; kca
 """
 
 import argparse
-import functools
 import html
 import itertools
 import os
@@ -50,10 +49,8 @@ BROKER = {
     "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{PLAIN_MODULE} required user_{USER}="benchmark";',
 }
 
-FULL = {"large-lz4": 100_000, "small-lz4": 1_000_000, "large": 50_000, "small": 1_000_000}
-FULL |= {"rounds": 3, "latency": 20, "backlog": 100_000}
-QUICK = {"large-lz4": 15_000, "small-lz4": 150_000, "large": 10_000, "small": 150_000}
-QUICK |= {"rounds": 1, "latency": 1, "backlog": 15_000}
+FULL = {"large-lz4": 100_000, "small-lz4": 1_000_000, "large": 50_000, "small": 1_000_000, "rounds": 3, "latency": 20}
+QUICK = {"large-lz4": 15_000, "small-lz4": 150_000, "large": 10_000, "small": 150_000, "rounds": 1, "latency": 1}
 DISTINCT = 200  # different messages, sent in turn
 SLACK = 100  # messages behind the last one expected, because the last ones stay in a contender's own buffer
 BLOCK_BYTES = 1 << 20  # asked of a pipe at once
@@ -164,16 +161,6 @@ def measure(command: list[str], count: int, value_bytes: float) -> Result:
         return Result(rate, rate * value_bytes / 1e6, cpu, run.peak_memory(), began - run.started)
 
 
-def compare(title: str, runs: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, Result]:
-    """Run each once a round, in every other round in reverse; return of each the run with the median speed."""
-    results: dict[str, list[Result]] = {name: [] for name in runs}
-    for number in range(rounds):
-        for name in list(runs)[:: -1 if number % 2 else 1]:
-            results[name].append(runs[name]())
-            say(f"{title}, round {number + 1} of {rounds}, {name}: {results[name][-1].rate:,.0f} messages/s")
-    return {name: sorted(every, key=lambda one: one.rate)[(rounds - 1) // 2] for name, every in results.items()}
-
-
 def measure_latency(command: list[str], broker: Broker, topic: str, kind: Kind, seconds: float) -> list[float]:
     """Produce LATENCY_RATE messages a second; return how many ms later they were on the pipe: p50, p99, the most."""
     address = broker.address("PLAINTEXT")
@@ -245,7 +232,6 @@ class Bench:
             return [sys.executable, str(self.scripts[contender]), "--config", config, "--topic", topic]
         return [sys.executable, *unbuffered, vendor_loop.__file__, config, topic]
 
-    @functools.cache  # noqa: B019  # there is one Bench
     def topic(self, kind: Kind, count: int) -> str:
         """Return a topic with `count` messages and SLACK."""
         say(f"loading {count:,} of {kind.name}")
@@ -254,9 +240,15 @@ class Bench:
         measure(self.command(VENDOR, name), count, kind.size)  # warms the broker's compiler and the page cache
         return name
 
-    def run(self, contender: str, kind: Kind, count: int) -> Result:
-        """Measure a contender."""
-        return measure(self.command(contender, self.topic(kind, count)), count, kind.size)
+    def compare(self, kind: Kind, count: int, rounds: int) -> dict[str, Result]:
+        """Measure each once a round, every other round in reverse; return of each the run with the median speed."""
+        topic = self.topic(kind, count)
+        results: dict[str, list[Result]] = {name: [] for name in self.contenders}
+        for number in range(rounds):
+            for name in self.contenders[:: -1 if number % 2 else 1]:
+                results[name].append(measure(self.command(name, topic), count, kind.size))
+                say(f"{kind.name}, round {number + 1} of {rounds}, {name}: {results[name][-1].rate:,.0f} messages/s")
+        return {name: sorted(every, key=lambda one: one.rate)[(rounds - 1) // 2] for name, every in results.items()}
 
 
 # -- the parts
@@ -286,8 +278,7 @@ def throughput(bench: Bench, counts: Mapping[Kind, int], rounds: int) -> Picture
     picture: Picture = {"speed (more is better)": {}, "CPU time (less)": {}, "peak memory, MB (less)": {}}
     rows = []
     for kind, count in counts.items():
-        runs = {name: functools.partial(bench.run, name, kind, count) for name in bench.contenders}
-        results = compare(kind.name, runs, rounds)
+        results = bench.compare(kind, count, rounds)
         base = results[VENDOR]
         for name, one in results.items():
             rows.append([f"{count:,} of {kind.name}", name, *(text(one, base) for text in MEASURES.values())])
@@ -325,19 +316,6 @@ def latency(bench: Bench, kinds: list[Kind], seconds: float) -> Picture:
     return {"latency, p99 in ms (less)": p99}
 
 
-def backlog(bench: Bench, kind: Kind, count: int, rounds: int) -> None:
-    """Print whether ten times the backlog takes more memory."""
-    rows = []
-    for name in (VENDOR, *bench.scripts):
-        runs = {f"backlog of {n:,}": functools.partial(bench.run, name, kind, n) for n in (count // 10, count)}
-        results = compare(name, runs, rounds)
-        base = next(iter(results.values()))
-        rows += [[size, name, *(text(one, base) for text in MEASURES.values())] for size, one in results.items()]
-    print_table(
-        [kind.name, "contender", *MEASURES], rows, "The last three columns are ratios to a tenth of the backlog."
-    )
-
-
 def draw(path: Path, picture: Picture) -> None:
     """Draw a column of bars for each title, with a row for each kind of message and contender, as an SVG."""
     rows = list(dict.fromkeys(itertools.chain(*picture.values())))
@@ -367,14 +345,8 @@ def draw(path: Path, picture: Picture) -> None:
 def machine() -> str:
     """Return what the figures come from."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    text = (
-        f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}, Python {platform.python_version()}, "
-    )
-    text += f"confluent-kafka {confluent_kafka.__version__} with librdkafka {confluent_kafka.libversion()[0]}"
-    if shutil.which("kcat"):
-        said = subprocess.run(["kcat", "-V"], capture_output=True, text=True, env=ENVIRONMENT).stdout
-        text += ", kcat " + " with librdkafka ".join(re.findall(r"(?:Version|librdkafka) ([\d.]+)", said))
-    return text
+    text = f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}, Python {platform.python_version()}"
+    return f"{text}, librdkafka {confluent_kafka.libversion()[0]}"
 
 
 def stop(*_: object) -> None:
@@ -395,7 +367,6 @@ def main() -> None:
     for key, kind in KINDS.items():
         option(f"--{key}", dest=key, type=int, metavar="N", help=f"messages of {kind.name}; 0: none in any part")
     option("--latency", type=float, metavar="S", help="seconds for which latency is taken; 0: not at all")
-    option("--backlog", type=int, metavar="N", help="messages beside a tenth of them; 0: not at all")
     option("--consumer", type=Path, action="append", default=[], metavar="FILE", help="another consumer.py beside ours")
     option("--svg", type=Path, metavar="FILE", help="draw throughput, memory and latency")
     parser.set_defaults(**(QUICK if "--quick" in sys.argv else FULL))
@@ -413,8 +384,6 @@ def main() -> None:
             picture |= throughput(bench, counts, arguments.rounds)
         if compressed and arguments.latency:
             picture |= latency(bench, compressed, arguments.latency)
-        if compressed and arguments.backlog:
-            backlog(bench, compressed[0], arguments.backlog, arguments.rounds)
     if arguments.svg and picture:
         draw(arguments.svg, picture)
 

@@ -101,6 +101,7 @@ def test_what_the_script_chooses(path: Path) -> None:
         "queued.max.messages.kbytes": "8192",
         "auto.commit.interval.ms": "1000",
         "topic.metadata.propagation.max.ms": "5000",
+        "statistics.interval.ms": "5000",
     }
 
 
@@ -157,8 +158,8 @@ def test_secrets_that_others_may_read(
         ("[Kafka]\nbootstrap.servers = x\n", ["[kafka]"]),
         (INI + "[other]\n", ["[kafka]", "no other"]),
         ("sasl.password = secret-word\n" + INI, ["line 1", "[kafka]"]),
-        (INI + "sasl.password = secret-word\n", ["line 7", "sasl.password"]),
-        (INI + "[kafka]\n", ["line 7", "kafka"]),
+        (INI + "sasl.password = secret-word\n", ["line 7", "only once"]),
+        (INI + "[kafka]\n", ["line 7", "[kafka]"]),
         (INI + "secret-word\n", ["line 7", "key = value"]),
         (INI + "sasl.password: secret-word\n", ["line 7", "key = value"]),
         (INI.replace("secret-word", "secret-word\n  continued"), ["line 5", "key = value"]),
@@ -179,7 +180,7 @@ def test_secrets_that_others_may_read(
         (INI + "session.timeout.ms = soon\n", ["session.timeout.ms"]),
         (INI + "session.timeout.ms = 99999999\n", ["session.timeout.ms"]),
         (INI.replace("SASL_PLAINTEXT", "SASL"), ["security.protocol"]),
-        (INI + "stats_cb = 1\n", ["stats_cb"]),
+        (INI + "throttle_cb = 1\n", ["throttle_cb"]),
         (INI + "ssl.ca.location = nowhere.pem\n", ["ssl.ca.location", "{directory}/nowhere.pem"]),
         (INI + "ssl.key.location = ~nobody-here/key.pem\n", ["ssl.key.location", "~nobody-here/key.pem"]),
     ],
@@ -241,7 +242,7 @@ def test_an_ini_that_may_not_be_read(capfd: pytest.CaptureFixture[str], path: Pa
 
 def test_an_ini_that_is_not_utf8(capfd: pytest.CaptureFixture[str], path: Path) -> None:
     path.write_bytes(INI.encode() + b"client.id = \xff\n")
-    assert "not UTF-8" in refused(capfd, "--topic", "t", "--config", str(path))
+    assert "utf-8" in refused(capfd, "--topic", "t", "--config", str(path))
 
 
 @pytest.mark.parametrize("topic", ["", "^tron.*", "a b", "ü", ".", "..", "x" * 250, "a,b", "a\n"])

@@ -239,6 +239,25 @@ def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: 
     assert not re.search(r"\w+://|/(bootstrap|\d+): |\(after ", run.stderr)  # what only librdkafka's developers need
 
 
+@pytest.mark.timeout(300)
+def test_a_broker_that_knows_no_broker_while_it_shuts_down(own_broker: Broker, start: Start) -> None:
+    """The client library then forgets it, and would not connect again. It takes chance to ask in that moment."""
+    topic = own_broker.create_topic("tron.forgotten")
+    often: Keys = {"topic.metadata.refresh.interval.ms": "10", "debug": "metadata"}
+    runs = [start(settings(own_broker, often), topic, constants={"QUIET_SECONDS": 0.0}) for _ in range(4)]
+    for count in range(1, 9):
+        own_broker.produce(topic, [b"x"])
+        for run in runs:
+            run.wait_for(lambda run, count=count: len({line["offset"] for line in run.lines}) == count, 60)  # type: ignore[misc]
+        if any("lost connection: no broker is left" in run.stderr for run in runs):
+            break
+        own_broker.restart()
+    else:
+        pytest.fail("none has asked in that moment")
+    for run in runs:
+        assert run.stop() == 0
+
+
 def test_a_broker_that_hangs_holds_up_the_end_for_ten_seconds_or_three_after_a_failure(
     own_broker: Broker, start: Start
 ) -> None:

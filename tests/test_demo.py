@@ -208,7 +208,7 @@ def test_proto_blocks_of_the_feed() -> None:
         block = json.loads(transaction_block(number))
         assert message.Chain.ChainId.hex() == block["Chain"]["ChainId"]
         assert message.Header.TransactionsCount == len(block["Transactions"])
-        text = consumer.json_line(0, 0, serialised, print)
+        text = consumer.json_line(0, 0, serialised)
         assert (b"base64" not in text) == (number % 4 == 3)
         if number % 4 == 3:
             continue

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 
-import lz4.frame
 import pytest
 from harness.broker import Broker
 from harness.process import Start
@@ -126,10 +125,11 @@ def test_quiet_leaves_warnings_and_errors(broker: Broker, topic: str, start: Sta
     time.sleep(2)  # in which a progress line would come
     assert run.stop() == 0
     assert terminal.text == ""
-    broker.produce(topic, [lz4.frame.compress(bytes(17 << 20))])
+    broker.produce(topic, [b"z"] * 2)
+    broker.delete_records(topic, before=3)
     run = start(keys, topic, "--quiet", "--max-messages", "1")
     assert run.end() == 0
-    assert re.fullmatch(r"warning: partition 0, offset \d inflates to over 16 MiB: .*\n", run.stderr)
+    assert re.fullmatch("warning: messages were deleted before they could be read: .*\n", run.stderr)
     run = start({**keys, "sasl.password": "wrong"}, topic, "--quiet")
     assert run.end() == 1
     assert run.stderr.startswith("error: ")
@@ -161,7 +161,7 @@ def test_the_summary_of_a_run(broker: Broker, topic3: str, start: Start) -> None
     keys = settings(broker)
     run = start(keys, topic3, "--max-messages", "30")
     assert run.end() == 0
-    assert re.search(r"^stopped: 30 messages in 0:00:0\d, offsets 0 to 9 in 3 partitions, lag 0$", run.stderr, re.M)
+    assert re.search(r"^stopped: 30 messages in 0:00:0\d, lag 0$", run.stderr, re.M)
     run = start({**keys, "auto.offset.reset": "latest"}, topic3)
     run.wait_for_words("resumes")
     time.sleep(1)  # until the first fetch has told where the partitions end
@@ -175,7 +175,7 @@ def test_the_summary_is_of_this_run(broker: Broker, topic: str, start: Start) ->
     assert start(keys, topic, "--max-messages", "10").end() == 0
     run = start(keys, topic, "--max-messages", "10")
     assert run.end() == 0
-    assert re.search(r"^stopped: 10 messages in 0:00:\d\d, offsets 10 to 19 in 1 partition, lag 0$", run.stderr, re.M)
+    assert re.search(r"^stopped: 10 messages in 0:00:\d\d, lag 0$", run.stderr, re.M)
 
 
 def test_what_retention_has_deleted_is_no_lag(broker: Broker, topic: str, start: Start) -> None:
