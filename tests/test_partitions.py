@@ -26,7 +26,7 @@ def add_partition(broker: Broker, topic: str, count: int) -> None:
     broker.produce(topic, [b"added"] * 5, partition=count - 1)
 
 
-def offsets(run: Run, partition: int) -> list[int]:
+def printed(run: Run, partition: int) -> list[int]:
     """Return the offsets that a run has printed of a partition."""
     return [line["offset"] for line in run.lines if line["partition"] == partition]
 
@@ -48,7 +48,7 @@ def test_a_group_that_began_at_the_end_misses_nothing_from_then_on(
     second = start(keys, topic3)
     broker.wait_until_committed(keys["group.id"], topic3, 3)
     assert second.stop() == 0
-    assert offsets(second, 1) == [1, 2, 3, 4, 5]
+    assert printed(second, 1) == [1, 2, 3, 4, 5]
 
 
 @STRATEGIES
@@ -62,7 +62,7 @@ def test_a_partition_that_is_added_is_read_from_its_first_message(
     add_partition(broker, topic, 2)
     run.wait_for_lines(5)
     assert run.stop() == 0
-    assert offsets(run, 1) == list(range(5))
+    assert printed(run, 1) == list(range(5))
 
 
 @STRATEGIES
@@ -77,7 +77,7 @@ def test_a_partition_that_is_added_while_the_group_is_away_is_read_from_its_firs
     second = start(keys, topic)
     broker.wait_until_committed(keys["group.id"], topic, 2)
     assert second.stop() == 0
-    assert offsets(second, 1) == list(range(5))
+    assert printed(second, 1) == list(range(5))
 
 
 @PROTOCOLS
@@ -91,7 +91,7 @@ def test_a_copy_that_starts_after_a_partition_was_added_reads_it_from_its_first_
     runs.append(start(keys, topic))
     broker.wait_until_committed(keys["group.id"], topic, 2)
     assert [run.stop() for run in runs] == [0, 0]
-    assert sorted(offset for run in runs for offset in offsets(run, 1)) == list(range(5))
+    assert sorted(offset for run in runs for offset in printed(run, 1)) == list(range(5))
 
 
 def test_a_partition_that_is_added_after_from_end_is_read_from_its_first_message(
@@ -106,7 +106,7 @@ def test_a_partition_that_is_added_after_from_end_is_read_from_its_first_message
     second = start(keys, topic)
     second.wait_for_lines(5)
     assert second.stop() == 0
-    assert (offsets(second, 0), offsets(second, 1)) == ([], list(range(5)))
+    assert (printed(second, 0), printed(second, 1)) == ([], list(range(5)))
 
 
 @PROTOCOLS
@@ -141,7 +141,7 @@ def test_without_auto_commit_a_new_group_begins_at_the_end_each_time_and_leaves_
         run.wait_for_lines(1)
         time.sleep(0.5)
         assert run.stop() == 0
-        assert offsets(run, 1) == [number * 6 + 5]
+        assert printed(run, 1) == [number * 6 + 5]
     assert broker.committed(keys["group.id"], topic3, 3) == [-1001] * 3
 
 
@@ -157,7 +157,7 @@ def test_a_group_whose_messages_were_deleted_goes_on_with_the_oldest_that_is_lef
     broker.delete_records(topic, before=50)
     second = start(keys, topic, "--max-messages", "50")
     assert second.end() == 0
-    assert offsets(second, 0) == list(range(50, 100))
+    assert printed(second, 0) == list(range(50, 100))
     assert second.stderr.count("warning: messages were deleted before they could be read") == 1
 
 
@@ -173,7 +173,7 @@ def test_a_group_that_has_been_forgotten_begins_at_auto_offset_reset(broker: Bro
     broker.produce(topic, [b"y"])
     second.wait_for_lines(1)
     assert second.stop() == 0
-    assert offsets(second, 0) == [5]
+    assert printed(second, 0) == [5]
 
 
 def test_auto_offset_reset_error_ends_a_new_group(broker: Broker, topic: str, start: Start) -> None:
@@ -194,4 +194,4 @@ def test_a_partition_whose_offset_alone_is_missing_is_read_from_its_first_messag
     run = start(keys, topic3)
     broker.wait_until_committed(keys["group.id"], topic3, 3)
     assert run.stop() == 0
-    assert [offsets(run, partition) for partition in range(3)] == [[], list(range(5)), list(range(5))]
+    assert [printed(run, partition) for partition in range(3)] == [[], list(range(5)), list(range(5))]

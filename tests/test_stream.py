@@ -82,7 +82,7 @@ def test_hostile_values_neither_stop_the_stream_nor_fill_the_memory(broker: Brok
     assert run.end() == 0
     assert len(run.lines) == 90
     assert all(line["encoding"] == "base64" for line in run.lines)
-    assert run.stderr.count("warning") == 30
+    assert "warning" not in run.stderr
 
 
 def test_a_batch_that_inflates_to_a_gigabyte_does_not_fill_the_memory(broker: Broker, topic: str, start: Start) -> None:
