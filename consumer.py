@@ -292,6 +292,7 @@ NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
     r"^Failed to create consumer: |\b\w+://|/(bootstrap|\d+)(?=: )|: broker certificate could not .*"
     r"|: connecting to a PLAINTEXT broker.*| \(after \d+ms.*|\s+$"
     r"|: (\S+ )?error:\w+:SSL routines::ssl3 ext invalid servername"  # it has just forgotten the coordinator's address
+    r"|\berror:\w+:[\w ]+::"
 )
 
 
@@ -398,6 +399,7 @@ class Group:
         self.topic = errors.topic
         self.consumer = self.connect()
         self.greeting = ""  # said with the first assignment
+        self.unassigned = False
         self.start_offsets: dict[int, int] = {}  # where a new group begins, if neither committed nor the beginning
         self.positions: dict[int, int] = {}  # next offset to print: position() does not know a partition at rest
 
@@ -420,14 +422,6 @@ class Group:
             raise Failure(f"{self.path}: {errors.explain(error.args[0])[0]}") from None
         except (TypeError, ValueError, AttributeError) as error:  # the binding's own keys want Python objects
             raise Failure(f"{self.path}: {error}") from None
-
-    def reconnect(self) -> None:
-        """Go on with a new consumer; what the old one has yet to commit is printed again."""
-        self.errors.no_brokers = False
-        self.errors.warn_once("connection", "lost connection: no broker is left; trying again until it works")
-        threading.Thread(target=self.consumer.close, daemon=True).start()  # it may wait for its coordinator
-        self.consumer = self.connect()
-        self.consumer.subscribe([self.topic], on_assign=self.on_assign)
 
     def start(self, start: int | None) -> None:
         """Move the group to `start` (see start_time), or a new one to where auto.offset.reset says, and subscribe.
@@ -522,8 +516,7 @@ class Group:
         with contextlib.suppress(KafkaException):  # then librdkafka asks again
             partitions = consumer.committed(partitions, timeout=ANSWER_SECONDS)
             self.positions.update((one.partition, max(0, one.offset)) for one in partitions)
-            if not partitions:  # other copies have them all; or, with group.protocol = consumer, it was deleted
-                self.describe_topic(ANSWER_SECONDS)
+        self.unassigned = not partitions
         for one in partitions:
             if one.offset < 0 and one.partition in self.start_offsets:
                 one.offset = self.positions[one.partition] = self.start_offsets[one.partition]
@@ -533,6 +526,19 @@ class Group:
         if self.greeting:
             self.errors.console.note(f"{self.topic}: {len(partitions)} of {self.greeting}")
             self.greeting = ""
+
+    def check(self) -> None:
+        """Do what the callbacks found to be done: in them, it would end the process (CallState_get in the binding)."""
+        if self.unassigned:  # other copies have all partitions; or, with group.protocol = consumer, it was deleted
+            self.unassigned = False
+            with contextlib.suppress(KafkaException):
+                self.describe_topic(ANSWER_SECONDS)
+        if self.errors.no_brokers:  # what has yet to be committed is printed again
+            self.errors.no_brokers = False
+            self.errors.warn_once("connection", "lost connection: no broker is left; trying again until it works")
+            threading.Thread(target=self.consumer.close, daemon=True).start()  # it may wait for its coordinator
+            self.consumer = self.connect()
+            self.consumer.subscribe([self.topic], on_assign=self.on_assign)
 
     def store_offsets(self, last: dict[int, Message]) -> None:
         """Mark the last message printed of each partition, which the next commit tells the broker."""
@@ -600,9 +606,8 @@ def print_messages(group: Group, output: Output, progress: Progress, limit: int,
     """Print `limit` messages, or until `stop`. Raises Failure, KafkaException, Stopped, OSError."""
     output.prepare()
     while not stop.is_set() and progress.messages < limit:
-        if group.errors.no_brokers:
-            group.reconnect()
         first = group.consumer.poll(POLL_SECONDS)
+        group.check()
         group.errors.raise_failure()
         # What has come by now: waiting until a batch is full would be latency.
         rest = [] if first is None else group.consumer.consume(min(BATCH, limit - progress.messages) - 1, 0)

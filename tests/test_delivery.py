@@ -207,7 +207,7 @@ def test_copies_come_and_go_while_messages_flow(broker: Broker, topic3: str, sta
 
 def test_a_copy_without_a_partition_waits_in_reserve(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"])
-    keys = settings(broker)
+    keys = settings(broker, {"statistics.interval.ms": "1"})  # so that callbacks follow each other at once
     first = start(keys, topic)
     first.wait_for_lines(1)
     second = start(keys, topic)

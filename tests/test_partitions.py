@@ -124,8 +124,8 @@ def test_two_copies_of_a_new_group_begin_at_the_end_of_all_partitions(
         broker.produce(topic3, [b"after"], partition=partition)
     broker.wait_until_committed(keys["group.id"], topic3, 3)
     assert [run.stop() for run in runs] == [0, 0]
-    printed = [(line["partition"], line["offset"]) for run in runs for line in run.lines]
-    assert sorted(printed) == [(0, 100), (1, 100), (2, 100)]
+    found = [(line["partition"], line["offset"]) for run in runs for line in run.lines]
+    assert sorted(found) == [(0, 100), (1, 100), (2, 100)]
 
 
 @PROTOCOLS
