@@ -1,15 +1,11 @@
 """What is wrong at the start is said in one line that names the key or argument at fault, and soon."""
 
 import base64
-import contextlib
 import json
 import re
 import socket
-import sys
-import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ from harness.broker import PASSWORD, USER, Broker, free_port
 from harness.certificates import make_certificates
 from harness.cluster import Cluster
 from harness.process import Run, Start, seconds_at_most
+from harness.proxy import proxy
 from harness.settings import PROTOCOLS, Keys, settings
 
 # A second, where the broker answers and the machine is quiet; no more, so that none of the ten seconds is in it that a
@@ -180,38 +177,6 @@ def test_a_slow_link_is_no_error(broker: Broker, topic: str, start: Start) -> No
         run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{port}"}), topic)
         run.wait_for_lines(1)
         assert run.stop() == 0
-
-
-@contextlib.contextmanager
-def proxy(target: int, seconds: float = 0, answers: int = sys.maxsize) -> Iterator[int]:
-    """Forward a port to another one; yield the port.
-
-    A round trip takes so many seconds longer; after so many pieces from the other side the connection is cut.
-    """
-    ends: list[socket.socket] = []
-
-    def forward(source: socket.socket, sink: socket.socket, pieces: int) -> None:
-        with contextlib.suppress(OSError):
-            while pieces and (data := source.recv(65536)):
-                time.sleep(seconds / 2)
-                sink.sendall(data)
-                pieces -= 1
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def accept(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, far = listener.accept()[0], socket.create_connection(("127.0.0.1", target))
-                ends.extend((near, far))
-                for way in ((near, far, sys.maxsize), (far, near, answers)):
-                    threading.Thread(target=forward, args=way, daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, args=(listener,), daemon=True).start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-    for end in ends:
-        end.close()
 
 
 def test_unknown_topic(broker: Broker, start: Start) -> None:
