@@ -22,7 +22,9 @@ WAITS = "waits for new messages"
 def add_partition(broker: Broker, topic: str, count: int) -> None:
     """Give the topic a further partition, so that it has `count`, with five messages."""
     wait(broker.admin.create_partitions([NewPartitions(topic, count)]))
-    broker.producer.list_topics(topic, timeout=10)  # or it would go on without the new one
+    # The producer learns of it here, and the broker may do so a moment after the controller.
+    while len(broker.producer.list_topics(topic, timeout=10).topics[topic].partitions) < count:
+        time.sleep(0.1)
     broker.produce(topic, [b"added"] * 5, partition=count - 1)
 
 
