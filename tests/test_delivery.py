@@ -237,9 +237,8 @@ def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: 
     run.wait_for_lines(10)
     own_broker.restart(how, pause=10)
     own_broker.produce(topic, [b"after"] * 10)
-    run.wait_for_lines(20, 60)
+    run.wait_for(lambda run: len(offsets([run])) == 20, 60)  # some may be repeated
     assert run.stop() == 0
-    assert set(offsets([run])) == {(0, n) for n in range(20)}
     assert run.stderr.count("warning") == 1, run.stderr
     assert "error" not in run.stderr
     assert not re.search(r"\w+://|/(bootstrap|\d+): |\(after ", run.stderr)  # what only librdkafka's developers need
