@@ -73,8 +73,8 @@ def kafka() -> None:
 
 @pytest.fixture(scope="session")
 def broker(kafka: None) -> Iterator[Broker]:
-    """The broker that nobody stops."""
-    with temporary_broker(QUICK_START) as running:
+    """The broker that nobody stops, and whose controller does not give it up where the machine stands still a while."""
+    with temporary_broker(QUICK_START, **{"broker.session.timeout.ms": "60000"}) as running:
         yield running
 
 
