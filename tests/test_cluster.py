@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("cluster")
 # A coordinator that is away or has just come may be noticed first by a commit.
 OUTAGE = (
     "warning: ((lost connection: .+|no broker can be reached); trying again until it works$"
-    "|offsets were not committed, what was printed since may be printed again: )"
+    "|offsets were not committed, what was printed since may be printed again: .*[Cc]oordinator.*$)"
 )
 # A copy that ends, and what an outage is not.
 WRONG = "^error:|Traceback|PLAINTEXT broker listener|no TLS|invalid servername"

@@ -31,6 +31,9 @@ class Terminal:
         except OSError as error:
             pytest.skip(f"no pseudo-terminal can be had: {error}")
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+        attributes = termios.tcgetattr(self.descriptor)
+        attributes[3] |= termios.NOFLSH  # or a Ctrl-C would drop what has been written and not yet read
+        termios.tcsetattr(self.descriptor, termios.TCSANOW, attributes)
         self._output = b""
         self._lock = threading.Lock()
         self._closing = threading.Event()
