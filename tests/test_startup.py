@@ -208,8 +208,10 @@ def test_ctrl_c_while_the_broker_does_not_answer(broker: Broker, topic: str, sta
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
         run = start(settings(broker, {"bootstrap.servers": f"127.0.0.1:{server.getsockname()[1]}"}), topic)
-        with server.accept()[0], seconds_at_most(PROMPT):  # it has come so far
-            assert run.stop() == 0
+        with server.accept()[0]:  # it has come so far
+            time.sleep(0.5)  # the client library connects in its own thread, while the script has yet to listen
+            with seconds_at_most(PROMPT):
+                assert run.stop() == 0
     assert run.stderr == ""
 
 
