@@ -67,8 +67,8 @@ FINISH_SECONDS = 1.5  # for the write in hand after a signal, in which a reader 
 GOODBYE_SECONDS = 10  # for the last commit and leaving the group, also where the broker has gone
 FAILED_GOODBYE_SECONDS = 3  # the same after a failure, when there is little to wait for
 
-BATCH = 500  # messages at the most between two looks at the signal and the clock
-WRITE_BYTES = 1 << 20  # lines held in memory at the most, whatever the messages inflate to
+BATCH = 100  # messages at the most between two looks at the signal and the clock
+WRITE_BYTES = 1 << 16  # lines to write at once: with megabytes the processor's cache is too small, a tenth slower
 PIPE_BYTES = 1 << 18  # [64 KB] the reader works on while the next lines are made: a seventh faster for 12.7 KB frames
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
@@ -194,7 +194,7 @@ def start_time(text: str) -> int:
 # -- a message and its line
 
 LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204 in little endian: LZ4 Frame Format Description, "General Structure"
-CONTROLS = bytes(range(32))  # what JSON forbids in a string: RFC 8259, section 7
+NO_CONTROLS = bytes.maketrans(bytes(range(32)), b" " * 32)  # JSON forbids them in a string: RFC 8259, section 7
 lz4_context = create_decompression_context()  # one for all: a new one for each message takes twice the time
 
 
@@ -205,10 +205,11 @@ def decompress(value: bytes) -> bytes:
     """
     if not value.startswith(LZ4_MAGIC):
         return value
+    content: bytes
     try:
         content, size, whole = decompress_chunk(lz4_context, value, MAX_INFLATED)
         if whole and size == len(value):
-            return bytes(content)
+            return content
     except RuntimeError:
         pass
 
@@ -229,7 +230,7 @@ def decompress(value: bytes) -> bytes:
 def json_string(text: bytes) -> bytes:
     """Return UTF-8 text as a JSON string. Raises UnicodeDecodeError."""
     decoded = text.decode()
-    if len(text.translate(None, CONTROLS)) < len(text):
+    if bytearray(text).translate(NO_CONTROLS) != text:  # twice as fast as that of bytes
         return encode_basestring(decoded).encode()
     # JSON in JSON has a quote in every twelve bytes, for which encode_basestring takes half as long again.
     return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
