@@ -68,7 +68,7 @@ GOODBYE_SECONDS = 10  # for the last commit and leaving the group, also where th
 FAILED_GOODBYE_SECONDS = 3  # the same after a failure, when there is little to wait for
 
 BATCH = 100  # messages at the most between two looks at the signal and the clock
-WRITE_BYTES = 1 << 16  # lines to write at once: with megabytes the processor's cache is too small, a tenth slower
+WRITE_BYTES = 1 << 16  # of lines that are held until they are written; a megabyte leaves the CPU's cache, a tenth slower
 PIPE_BYTES = 1 << 18  # [64 KB] the reader works on while the next lines are made: a seventh faster for 12.7 KB frames
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
@@ -232,7 +232,7 @@ def json_string(text: bytes) -> bytes:
     decoded = text.decode()
     if bytearray(text).translate(NO_CONTROLS) != text:  # twice as fast as that of bytes
         return encode_basestring(decoded).encode()
-    # JSON in JSON has a quote in every twelve bytes, for which encode_basestring takes half as long again.
+    # JSON in JSON has a quote in every twelve bytes, for which encode_basestring takes up to twice as long.
     return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 
@@ -611,11 +611,12 @@ def print_messages(group: Group, output: Output, progress: Progress, limit: int,
         group.check()
         group.errors.raise_failure()
         # What has come by now: waiting until a batch is full would be latency.
-        rest = [] if first is None else group.consumer.consume(min(BATCH, limit - progress.messages) - 1, 0)
+        room = min(BATCH, limit - progress.messages)
+        batch = [] if first is None else [first, *group.consumer.consume(room - 1, 0)]
         lines = bytearray()
         last: dict[int, Message] = {}
         printed = 0
-        for message in [] if first is None else [first, *rest]:
+        for message in batch:
             if (error := message.error()) is not None:
                 group.errors.error_cb(error)
                 continue
