@@ -68,7 +68,7 @@ GOODBYE_SECONDS = 10  # for the last commit and leaving the group, also where th
 FAILED_GOODBYE_SECONDS = 3  # the same after a failure, when there is little to wait for
 
 BATCH = 100  # messages at the most between two looks at the signal and the clock
-WRITE_BYTES = 1 << 16  # of lines that are held until they are written; a megabyte leaves the CPU's cache, a tenth slower
+WRITE_BYTES = 1 << 16  # of lines are held until they are written; a megabyte, beyond the CPU's cache, is a tenth slower
 PIPE_BYTES = 1 << 18  # [64 KB] the reader works on while the next lines are made: a seventh faster for 12.7 KB frames
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
