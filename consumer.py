@@ -63,13 +63,13 @@ LEADER_SECONDS = 20  # for a request once they do; Kafka takes nine to replace a
 REFUSED_SECONDS = 10  # a login refused for so long is refused for good
 QUIET_SECONDS = 60  # after so long a trouble is news again; librdkafka reports a lasting one every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
-FINISH_SECONDS = 1.5  # for the write in hand after a signal, in which a reader that stands still takes nothing
-GOODBYE_SECONDS = 10  # for the last commit and leaving the group, also where the broker has gone
-FAILED_GOODBYE_SECONDS = 3  # the same after a failure, when there is little to wait for
+FINISH_SECONDS = 1.5  # for the write in hand after a signal; then its reader is taken to stand still
+CLOSE_SECONDS = 10  # for the last commit and leaving the group, also where the broker has gone
+FAILED_CLOSE_SECONDS = 3  # the same after a failure, when there is little to wait for
 
 BATCH = 100  # messages at the most between two looks at the signal and the clock
 WRITE_BYTES = 1 << 16  # of lines are held until they are written; a megabyte, beyond the CPU's cache, is a tenth slower
-PIPE_BYTES = 1 << 18  # [64 KB] the reader works on while the next lines are made: a seventh faster for 12.7 KB frames
+PIPE_BYTES = 1 << 18  # [64 KB] that the reader has meanwhile to work on: a fifth faster
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
 START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
@@ -88,7 +88,7 @@ class Failure(Exception):
 
 
 class Stopped(Exception):
-    """A signal came while a broker was waited for."""
+    """A signal came, and what was waited for, a broker or a reader that stands still, is given up."""
 
 
 class Console:
@@ -128,8 +128,10 @@ def read_config(path: str, console: Console) -> dict[str, str]:
     except FileNotFoundError:
         copy = "copy" if os.name == "nt" else "install -m 600"
         raise Failure(f"{path} not found: copy it ({copy} config.example.ini {path}) and edit it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Failure(f"{path} is not UTF-8: save it as such") from None
 
     for key in ("sasl.username", "sasl.password"):
         if settings.get(key) in ("YOUR_USERNAME", "YOUR_PASSWORD"):
@@ -199,38 +201,32 @@ lz4_context = create_decompression_context()  # one for all: a new one for each 
 
 
 def decompress(value: bytes) -> bytes:
-    """Return what the LZ4 frames in `value` hold, one after the other; `value` itself where it is anything else.
+    """Return what the LZ4 frames in `value` hold, one after the other.
 
-    So it is where that would be more than MAX_INFLATED bytes, whatever a frame's header claims and its blocks hold.
+    Return `value` itself where it is not whole frames and nothing else, or they inflate to more than MAX_INFLATED.
     """
-    if not value.startswith(LZ4_MAGIC):
-        return value
-    content: bytes
-    try:
-        content, size, whole = decompress_chunk(lz4_context, value, MAX_INFLATED)
-        if whole and size == len(value):
-            return content
-    except RuntimeError:
-        pass
-
-    reset_decompression_context(lz4_context)
-    parts, room, rest = [], MAX_INFLATED, memoryview(value)
-    while rest[:4] == LZ4_MAGIC:  # liblz4 would skip a skippable frame, and its bytes be lost
-        part, whole = b"", False
-        with contextlib.suppress(RuntimeError):
-            part, size, whole = decompress_chunk(create_decompression_context(), rest, room + 1)
-        room -= len(part)
-        if not whole or room < 0:
+    parts, room, end = [], MAX_INFLATED, 0
+    part: bytes
+    while value.startswith(LZ4_MAGIC, end):  # at each frame: liblz4 would skip a skippable one, and its bytes be lost
+        try:
+            part, size, whole = decompress_chunk(lz4_context, memoryview(value)[end:] if end else value, room + 1)
+        except RuntimeError:
+            whole = False
+        if not whole or len(part) > room:
+            reset_decompression_context(lz4_context)
             return value
+        if size == len(value):
+            return part  # nearly always: a single frame
         parts.append(part)
-        rest = rest[size:]
-    return value if rest else b"".join(parts)
+        room -= len(part)
+        end += size
+    return b"".join(parts) if end == len(value) else value
 
 
 def json_string(text: bytes) -> bytes:
     """Return UTF-8 text as a JSON string. Raises UnicodeDecodeError."""
     decoded = text.decode()
-    if bytearray(text).translate(NO_CONTROLS) != text:  # twice as fast as that of bytes
+    if bytearray(text).translate(NO_CONTROLS) != text:  # twice as fast as bytes.translate
         return encode_basestring(decoded).encode()
     # JSON in JSON has a quote in every twelve bytes, for which encode_basestring takes up to twice as long.
     return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
@@ -286,8 +282,8 @@ ADVICE = {
         "nstance": "another copy has the same group.instance.id",
     },
 }
-# These end the run only at the start, before any broker has answered (a login that is refused for long: always); the
-# other codes of ADVICE do whenever they come.
+# These end the run only before a broker has answered (a login refused for REFUSED_SECONDS: also later), the other codes
+# of ADVICE whenever they come.
 CONNECTION = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT)
 NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
     r"^Failed to create consumer: |\b\w+://|/(bootstrap|\d+)(?=: )|: broker certificate could not .*"
@@ -295,6 +291,11 @@ NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
     r"|: (\S+ )?error:\w+:SSL routines::ssl3 ext invalid servername"  # it has just forgotten the coordinator's address
     r"|\berror:\w+:[\w ]+::"
 )
+
+
+def plain(error: KafkaError) -> str:
+    """Return librdkafka's text without NOISE."""
+    return NOISE.sub("", error.str())
 
 
 class Errors:
@@ -311,31 +312,30 @@ class Errors:
         self.failure: Failure | None = None  # what ends the run: raised here, it could come out of close()
         self.no_brokers = False  # librdkafka knows none any more
 
-    def explain(self, error: KafkaError) -> tuple[str, str]:
-        """Return the sentence for the user, and librdkafka's text without NOISE: the same where ADVICE has nothing."""
-        text = NOISE.sub("", error.str())
+    def advice(self, error: KafkaError) -> str:
+        """Return what the user can do about an error, and librdkafka's text; nothing where ADVICE has nothing."""
         advice = next((each for words, each in ADVICE.get(error.code(), {}).items() if words in error.str()), "")
-        return (f"{advice.format(topic=self.topic, group=self.group_id)} ({text})" if advice else text), text
+        return advice and f"{advice.format(topic=self.topic, group=self.group_id)} ({plain(error)})"
 
     def error_cb(self, error: KafkaError) -> None:
         """Warn of an error, keep why no broker answers yet, or set `failure` where only a person can help."""
-        code, (sentence, text) = error.code(), self.explain(error)
+        code, text, advice = error.code(), plain(error), self.advice(error)
         if code in ADVICE and code not in CONNECTION:
-            self.failure = Failure(sentence)
+            self.failure = Failure(advice or text)
         elif not self.connected:
             if code == KafkaError._ALL_BROKERS_DOWN:
                 self.all_down = True
             else:
                 broker, _, reason = text.partition(": ")
                 self.reasons[broker] = reason
-                self.remedy = self.remedy or (sentence if sentence != text else "")
+                self.remedy = self.remedy or advice
         elif code == KafkaError._MAX_POLL_EXCEEDED:
             self.warn_once("reader", "standard output was blocked for max.poll.interval.ms: joining the group again")
-        elif code == KafkaError._AUTHENTICATION and sentence != text:
+        elif code == KafkaError._AUTHENTICATION and advice:
             self.warn_once("login", f"{text}; trying again for a while")
             self.refused_since = self.refused_since or time.monotonic()
             if time.monotonic() - self.refused_since > REFUSED_SECONDS:
-                self.failure = Failure(sentence)
+                self.failure = Failure(advice)
         elif code == KafkaError._ALL_BROKERS_DOWN:
             self.warn_once("connection", "no broker can be reached; trying again until it works")
         elif code != KafkaError._PARTITION_EOF:
@@ -365,7 +365,7 @@ class Errors:
     def on_commit(self, error: KafkaError | None, _: Partitions) -> None:
         """Take the outcome of a commit."""
         if error is not None and error.code() != KafkaError._NO_OFFSET:
-            text = f"offsets were not committed, what was printed since may be printed again: {self.explain(error)[1]}"
+            text = f"offsets were not committed, what was printed since may be printed again: {plain(error)}"
             self.warn_once("connection", text)  # for it mostly follows from one that was lost
 
     def stats_cb(self, statistics: str) -> None:
@@ -398,13 +398,13 @@ class Group:
         """Make a consumer, which has yet to connect. Raises Failure where `path` has a bad property."""
         self.path, self.config, self.errors, self.stop = path, config, errors, stop
         self.topic = errors.topic
-        self.consumer = self.connect()
+        self.consumer = self.new_consumer()
         self.greeting = ""  # said with the first assignment
         self.unassigned = False
         self.start_offsets: dict[int, int] = {}  # where a new group begins, if neither committed nor the beginning
         self.positions: dict[int, int] = {}  # next offset to print: position() does not know a partition at rest
 
-    def connect(self) -> Consumer:
+    def new_consumer(self) -> Consumer:
         """Return a consumer that has yet to connect. Raises Failure where a property is unknown or its value bad."""
         errors = self.errors
         overrides: dict[str, Any] = {
@@ -420,7 +420,7 @@ class Group:
         try:
             return Consumer({**self.config, **overrides})
         except KafkaException as error:
-            raise Failure(f"{self.path}: {errors.explain(error.args[0])[0]}") from None
+            raise Failure(f"{self.path}: {errors.advice(error.args[0]) or plain(error.args[0])}") from None
         except (TypeError, ValueError, AttributeError) as error:  # the binding's own keys want Python objects
             raise Failure(f"{self.path}: {error}") from None
 
@@ -467,8 +467,9 @@ class Group:
             try:
                 # An answer that comes too late is lost, so on a slow link it is waited for longer each time.
                 found = request(*asked, timeout=min(ANSWER_SECONDS, POLL_SECONDS + waited / 3))
-                for error in (one.error for one in found if one.error is not None):
-                    raise KafkaException(error)
+                for one in found:
+                    if one.error is not None:
+                        raise KafkaException(one.error)
                 return found
             except KafkaException:
                 message = self.consumer.poll(POLL_SECONDS / 10)  # calls error_cb; may have a reason itself
@@ -502,7 +503,7 @@ class Group:
         return [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
 
     def commit(self, offsets: Partitions, timeout: float) -> Partitions:
-        """Commit offsets before the group has members; return them, none where it has some. It has no timeout."""
+        """Commit offsets before the group has members; return them, none where it has some. `timeout` is not used."""
         try:
             return self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -528,8 +529,8 @@ class Group:
             self.errors.console.note(f"{self.topic}: {len(partitions)} of {self.greeting}")
             self.greeting = ""
 
-    def check(self) -> None:
-        """Do what the callbacks found to be done: in them, it would end the process (CallState_get in the binding)."""
+    def after_callbacks(self) -> None:
+        """Do what callbacks found to be done: in one, it could end the process (CallState_get in confluent-kafka)."""
         if self.unassigned:  # other copies have all partitions; or, with group.protocol = consumer, it was deleted
             self.unassigned = False
             with contextlib.suppress(KafkaException):
@@ -538,7 +539,7 @@ class Group:
             self.errors.no_brokers = False
             self.errors.warn_once("connection", "lost connection: no broker is left; trying again until it works")
             threading.Thread(target=self.consumer.close, daemon=True).start()  # it may wait for its coordinator
-            self.consumer = self.connect()
+            self.consumer = self.new_consumer()
             self.consumer.subscribe([self.topic], on_assign=self.on_assign)
 
     def store_offsets(self, last: dict[int, Message]) -> None:
@@ -553,8 +554,8 @@ class Group:
 
     def lag(self) -> int | str:
         """Return how many messages are still to be printed, by the watermarks of the latest fetches: no request."""
-        lag = 0
-        for one in (partitions := self.consumer.assignment()):
+        lag, partitions = 0, self.consumer.assignment()
+        for one in partitions:
             low, high = self.consumer.get_watermark_offsets(one, cached=True)
             if high < 0 or one.partition not in self.positions:
                 return "unknown"
@@ -591,24 +592,22 @@ class Output:
 
     def write(self, lines: bytearray) -> int:
         """Write all of `lines`, empty it, and return how many bytes that were. Raises OSError, Stopped."""
-        size, done = len(lines), 0
+        size = len(lines)
         self.writing = True
-        with memoryview(lines) as rest:
-            while done < size:
-                done += os.write(self.descriptor, rest[done:])
+        while lines:
+            del lines[: os.write(self.descriptor, lines)]
         self.writing = False
         if self.abandoned:
             raise Stopped
-        lines.clear()
         return size
 
 
-def print_messages(group: Group, output: Output, progress: Progress, limit: int, stop: threading.Event) -> None:
-    """Print `limit` messages, or until `stop`. Raises Failure, KafkaException, Stopped, OSError."""
+def print_messages(group: Group, output: Output, progress: Progress, limit: int) -> None:
+    """Print `limit` messages, or until the group's `stop` is set. Raises Failure, KafkaException, Stopped, OSError."""
     output.prepare()
-    while not stop.is_set() and progress.messages < limit:
+    while not group.stop.is_set() and progress.messages < limit:
         first = group.consumer.poll(POLL_SECONDS)
-        group.check()
+        group.after_callbacks()
         group.errors.raise_failure()
         # What has come by now: waiting until a batch is full would be latency.
         room = min(BATCH, limit - progress.messages)
@@ -627,7 +626,7 @@ def print_messages(group: Group, output: Output, progress: Progress, limit: int,
             printed += 1
             if len(lines) > WRITE_BYTES:
                 progress.bytes += output.write(lines)
-                if stop.is_set():
+                if group.stop.is_set():
                     break
         progress.bytes += output.write(lines)
         progress.messages += printed
@@ -650,10 +649,11 @@ class Progress:
         terminal = sys.stderr.isatty()
         # A pipe's reader may write to this very terminal, too. Windows' console may show the escape sequence.
         self.in_place = terminal and os.name == "posix" and stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
-        shown = not (terminal and sys.stdout.isatty())
-        self.interval = (1.0 if self.in_place else LOG_SECONDS) if shown else float("inf")
+        self.interval = 1.0 if self.in_place else LOG_SECONDS
+        if terminal and sys.stdout.isatty():
+            self.interval = float("inf")
         self.started = self.shown_at = time.monotonic()
-        self.shown = (0, 0)
+        self.before = (0, 0)  # messages and bytes, when it was shown last
 
     def show(self, last: dict[int, Message]) -> None:
         """Take account of the last message of each partition in a batch, and show it all where it is time to."""
@@ -661,14 +661,15 @@ class Progress:
         seconds = time.monotonic() - self.shown_at
         if seconds < self.interval:
             return
-        speed = f"{(self.messages - self.shown[0]) / seconds:.0f}/s, {(self.bytes - self.shown[1]) / seconds / 1e6:.1f}"
-        text = f"{self.messages} messages, {speed} MB/s, lag {self.group.lag()}"
+        messages, size = self.messages - self.before[0], self.bytes - self.before[1]
+        speed = f"{messages / seconds:.0f}/s, {size / seconds / 1e6:.1f} MB/s"
+        text = f"{self.messages} messages, {speed}, lag {self.group.lag()}"
         if self.newest > 0:
             text += f", newest {datetime.timedelta(seconds=max(0, int(time.time() - self.newest / 1000)))} old"
         if not self.in_place:
             text = f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}"
         self.console.note(text, self.in_place)
-        self.shown_at, self.shown = time.monotonic(), (self.messages, self.bytes)
+        self.shown_at, self.before = time.monotonic(), (self.messages, self.bytes)
 
     def summary(self) -> str:
         """Return the line for the end; to be called before the consumer is closed."""
@@ -702,26 +703,26 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         return 1
     progress = Progress(group, console)
     output = Output()
-    end: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
+    outcome: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
 
     def read() -> None:
-        nonlocal end
+        nonlocal outcome
         try:
             group.start(arguments.start)
             try:
-                print_messages(group, output, progress, arguments.max_messages, stop)
+                print_messages(group, output, progress, arguments.max_messages)
             finally:
                 if not output.abandoned:
                     console.note(progress.summary())
-            end = None
+            outcome = None
         except Failure as error:
-            end = error
+            outcome = error
         except KafkaException as error:
-            end = Failure(f"Kafka: {errors.explain(error.args[0])[1]}")
+            outcome = Failure(f"Kafka failed: {plain(error.args[0])}: run it again; if it stays so, ask who runs Kafka")
         except (Stopped, BrokenPipeError):  # a signal; the reader has what it wanted
-            end = None
+            outcome = None
         except OSError as error:
-            end = Failure(f"standard output: {error.strerror}")
+            outcome = Failure(f"standard output: {error.strerror}")
 
     def on_signal(number: int, _: object) -> None:
         if stop.is_set():  # the second one ends the process at once, wherever the other threads hang
@@ -736,18 +737,19 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     reading.start()
     while not stop.is_set() and not ends_within(reading, POLL_SECONDS):
         pass
+    failure = ""
     if not ends_within(reading, FINISH_SECONDS) and output.writing:
         output.abandoned = True
         failure = "standard output is blocked: what it did not take will be printed by the next run"
-    else:
-        failure = str(end or "") if ends_within(reading, ANSWER_SECONDS) else ""
+    elif ends_within(reading, ANSWER_SECONDS):  # it may wait for a last answer
+        failure = str(outcome or "")
     if failure:
         console.say(f"error: {failure}")
     stop.set()  # from now on a first signal is enough
     leaving = threading.Thread(target=group.consumer.close, daemon=True)  # commits what is stored
     leaving.start()
-    if not ends_within(leaving, FAILED_GOODBYE_SECONDS if failure else GOODBYE_SECONDS):
-        console.say("warning: the broker did not answer the goodbye: what was printed last may be printed again")
+    if not ends_within(leaving, FAILED_CLOSE_SECONDS if failure else CLOSE_SECONDS):
+        console.say("warning: the broker did not confirm the last commit: what was printed last may be printed again")
     if reading.is_alive() or leaving.is_alive():
         os._exit(1 if failure else 0)  # past the interpreter's clean-up, which they would meet
     return 1 if failure else 0
@@ -759,7 +761,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: stopped by Ctrl-C, SIGTERM, --max-messages or the end of its reader. 1: Kafka or standard output failed.
     2: usage or configuration.
     """
-    if sys.stderr is None:  # closed: print() would take standard output, and a socket the descriptor
+    if sys.stderr is None:  # closed: librdkafka would print to what takes its descriptor next
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     library = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
     parser = argparse.ArgumentParser(
@@ -772,7 +774,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     option("--topic", required=True, help="the topic to read")
     option("--config", default="config.ini", metavar="FILE", help="connection settings [config.ini]")
     option("--max-messages", type=int, default=sys.maxsize, metavar="N", help="stop after N messages")
-    option("--from", dest="start", type=start_time, metavar="WHEN", help=f"first move the group: {START_FORMS}")
+    option("--from", dest="start", type=start_time, metavar="WHEN", help=f"first reset the group to {START_FORMS}")
     option("--quiet", action="store_true", help="say nothing but warnings and errors")
     option("--version", action="version", version=f"%(prog)s {__version__}, {library}", help="what a bug report needs")
     arguments = parser.parse_args(argv)

@@ -36,6 +36,7 @@ from harness import vendor_loop
 from harness.blocks import timed_block
 from harness.broker import USER, Broker, temporary_broker
 from harness.environment import SCRIPT, user_environment
+from harness.process import peak_memory
 from harness.settings import settings, write_config
 
 VENDOR, OURS, KCAT, TUNED = "vendor's loop", "consumer.py", "kcat", " tuned"
@@ -126,12 +127,6 @@ class Running:
         # The clock that clock_getcpuclockid(3) names: /proc counts in hundredths of a second.
         return time.clock_gettime((~self.process.pid << 3) | 2)
 
-    def peak_memory(self) -> float:
-        """Return the most memory it has had at a time, in MB."""
-        # Not ru_maxrss, in which a process begins with the size of the parent that forked it.
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
-
 
 @dataclass
 class Result:
@@ -158,7 +153,7 @@ def measure(command: list[str], count: int, value_bytes: float) -> Result:
             raise RuntimeError(f"{count} messages are too few: all were in the pipe before the clock started")
         rate = (lines - before) / (time.monotonic() - began)
         cpu = (run.cpu() - cpu) / (lines - before) * 1e6
-        return Result(rate, rate * value_bytes / 1e6, cpu, run.peak_memory(), began - run.started)
+        return Result(rate, rate * value_bytes / 1e6, cpu, peak_memory(run.process) / 1e6, began - run.started)
 
 
 def measure_latency(command: list[str], broker: Broker, topic: str, kind: Kind, seconds: float) -> list[float]:
@@ -207,7 +202,8 @@ class Bench:
         self.kcat_login: dict[str, str] = {}
         if shutil.which("kcat"):
             self.kcat_login = {} if self.kcat_works({}) else PLAIN_LOGIN
-            self.contenders += [KCAT] * self.kcat_works({}) + [KCAT + TUNED] * self.kcat_works(TUNING)
+            works = {KCAT: self.kcat_works({}), KCAT + TUNED: self.kcat_works(TUNING)}
+            self.contenders += [name for name, it_works in works.items() if it_works]
 
     def kcat(self, tuning: Mapping[str, str], *arguments: str) -> list[str]:
         """Return a command of kcat that connects to the broker."""

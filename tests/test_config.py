@@ -242,7 +242,7 @@ def test_an_ini_that_may_not_be_read(capfd: pytest.CaptureFixture[str], path: Pa
 
 def test_an_ini_that_is_not_utf8(capfd: pytest.CaptureFixture[str], path: Path) -> None:
     path.write_bytes(INI.encode() + b"client.id = \xff\n")
-    assert "utf-8" in refused(capfd, "--topic", "t", "--config", str(path))
+    assert "is not UTF-8" in refused(capfd, "--topic", "t", "--config", str(path))
 
 
 @pytest.mark.parametrize("topic", ["", "^tron.*", "a b", "ü", ".", "..", "x" * 250, "a,b", "a\n"])

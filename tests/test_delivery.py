@@ -305,7 +305,7 @@ def test_a_broker_that_hangs_holds_up_the_end_for_ten_seconds_or_three_after_a_f
     assert 9 < time.monotonic() - began < 15  # a loaded machine needs a while for ten seconds
     own_broker.process.send_signal(signal.SIGCONT)
     for one in (run, blocked):
-        assert "\nwarning: the broker did not answer the goodbye: " in "\n" + one.stderr
+        assert "\nwarning: the broker did not confirm the last commit: " in "\n" + one.stderr
         assert "Traceback" not in one.stderr
 
 

@@ -109,18 +109,20 @@ class Run:
         self.process.send_signal(how)
         return self.end()
 
-    def peak_memory(self) -> int:
-        """Return what its resident memory has been at the most, in bytes; 0 once it has ended, or without /proc."""
-        with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-        return 0
-
     def kill(self) -> None:
         """End it at once, as kill -9 does."""
         self.process.kill()
         self.process.wait()
+
+
+def peak_memory(process: "subprocess.Popen[Any]") -> int:
+    """Return what its resident memory has been at the most, in bytes; 0 once it has ended, or without /proc."""
+    # Not ru_maxrss, in which a process begins with the size of the parent that forked it.
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def offsets(runs: Iterable[Run]) -> Counter[tuple[int, int]]:
