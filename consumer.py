@@ -20,6 +20,7 @@ import argparse
 import base64
 import configparser
 import contextlib
+import copy
 import datetime
 import json
 import os
@@ -160,7 +161,7 @@ def parse_ini(path: str, text: str) -> dict[str, str]:
     """Return the keys of the one section [kafka] of an INI's text. Raises Failure, which never quotes a value."""
     lines = [line.strip() for line in text.split("\n")]  # without its indentation a line continues no value
     for number, line in enumerate(lines, 1):
-        if "\0" in line or not re.fullmatch(r"(\[[^]]*\]|[#;].*|[\w.-]+\s*=.*)?", line):
+        if "\0" in line or not re.fullmatch(r"(\[[^]]+\]|[#;].*|[\w.-]+\s*=.*)?", line):
             raise Failure(f'{path}, line {number} is not "key = value"')
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
@@ -536,9 +537,10 @@ class Group:
             with contextlib.suppress(KafkaException):
                 self.describe_topic(ANSWER_SECONDS)
         if self.errors.no_brokers:  # what has yet to be committed is printed again
-            self.errors.no_brokers = False
             self.errors.warn_once("connection", "lost connection: no broker is left; trying again until it works")
             threading.Thread(target=self.consumer.close, daemon=True).start()  # it may wait for its coordinator
+            self.errors = copy.copy(self.errors)  # meanwhile the old one's callbacks go on
+            self.errors.no_brokers = False
             self.consumer = self.new_consumer()
             self.consumer.subscribe([self.topic], on_assign=self.on_assign)
 
@@ -578,10 +580,11 @@ class Output:
         """Make it block, and end the half line that a killed run may have left in a file. Raises OSError."""
         if hasattr(os, "set_blocking"):  # Windows: since Python 3.12
             os.set_blocking(self.descriptor, True)  # who started it may have set it otherwise
-        end = b"\n"
-        if stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+        status, end = os.fstat(self.descriptor), b"\n"
+        if stat.S_ISREG(status.st_mode) and status.st_size > 0:
+            end = b""  # where it may not be read; an empty line is no loss
             with contextlib.suppress(OSError), open(f"/dev/fd/{self.descriptor}", "rb") as file:
-                file.seek(-1, os.SEEK_END)  # raises OSError where the file is empty
+                file.seek(-1, os.SEEK_END)
                 end = file.read(1)
         if end != b"\n":
             os.write(self.descriptor, b"\n")
@@ -606,8 +609,8 @@ def print_messages(group: Group, output: Output, progress: Progress, limit: int)
     """Print `limit` messages, or until the group's `stop` is set. Raises Failure, KafkaException, Stopped, OSError."""
     output.prepare()
     while not group.stop.is_set() and progress.messages < limit:
-        first = group.consumer.poll(POLL_SECONDS)
         group.after_callbacks()
+        first = group.consumer.poll(POLL_SECONDS)
         group.errors.raise_failure()
         # What has come by now: waiting until a batch is full would be latency.
         room = min(BATCH, limit - progress.messages)
@@ -743,8 +746,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         failure = "standard output is blocked: what it did not take will be printed by the next run"
     elif ends_within(reading, ANSWER_SECONDS):  # it may wait for a last answer
         failure = str(outcome or "")
-    if failure:
-        console.say(f"error: {failure}")
+    if failure:  # by a thread, for a reader of both outputs may stand still
+        saying = threading.Thread(target=console.say, args=(f"error: {failure}",), daemon=True)
+        saying.start()
+        ends_within(saying, ANSWER_SECONDS)
     stop.set()  # from now on a first signal is enough
     leaving = threading.Thread(target=group.consumer.close, daemon=True)  # commits what is stored
     leaving.start()

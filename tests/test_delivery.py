@@ -1,9 +1,11 @@
 """At least once: whatever happens to the consumer, its reader or the broker, no message is missing."""
 
+import json
 import random
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -11,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from harness.broker import QUICK_START, Broker, free_port
+from harness.environment import ROOT, user_environment
 from harness.process import Start, offsets, seconds_at_most
 from harness.proxy import proxy
-from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
+from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings, write_config
 
 # ---- the consumer --------------------------------------------------------------------------------------------------
 
@@ -265,20 +268,53 @@ def test_a_broker_that_knows_no_broker_as_happens_while_it_shuts_down(
 
     with broker, proxy(broker.ports["SASL_PLAINTEXT"], port, edit=edit):
         topic = broker.create_topic("tron.forgotten")
-        broker.produce(topic, [b"x"])
+        broker.produce(topic, [b"x" * 1000] * 5000)
         keys: Keys = {
             "bootstrap.servers": f"127.0.0.1:{port}",
             "security.protocol": "SASL_PLAINTEXT",
             "topic.metadata.refresh.interval.ms": "50",
         }
-        run = start(settings(broker, keys), topic, constants={"QUIET_SECONDS": 0.0})  # it may have other news before
-        run.wait_for_lines(1)
+        constants = {"QUIET_SECONDS": 0.0}  # it may have other news before
+        run = start(settings(broker, keys), topic, stdout=subprocess.PIPE, constants=constants)
+        run.wait_for_words("partitions, group")
         shuts_down.set()
-        run.wait_for_words("warning: lost connection: no broker is left; trying again until it works")
-        shuts_down.clear()
-        broker.produce(topic, [b"y"])
-        run.wait_for(lambda run: {line["offset"] for line in run.lines} == {0, 1})
-        assert run.stop() == 0
+        time.sleep(2)  # so that messages which have come are yet to be printed when no broker is known any more
+        with (
+            run.stdout_path.open("wb") as file,
+            subprocess.Popen(["cat"], stdin=run.process.stdout, stdout=file),
+        ):
+            run.wait_for_words("warning: lost connection: no broker is left; trying again until it works")
+            shuts_down.clear()
+            broker.produce(topic, [b"y"])
+            run.wait_for(lambda run: {line["offset"] for line in run.lines} == set(range(5001)))
+            assert run.stop() == 0
+
+
+def test_what_one_consumer_has_forgotten_is_nothing_to_the_next(broker: Broker, topic: str, tmp_path: Path) -> None:
+    """Messages of the first are in hand when it is given up, and its callbacks go on. That it forgets is simulated."""
+    broker.produce(topic, [b"x" * 1000] * 3000)
+    config = write_config(tmp_path / "config.ini", settings(broker, {"statistics.interval.ms": "200"}))
+    program = f"""if True:
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        import consumer
+        seen = []
+        def stats_cb(errors, _):
+            seen.append(errors)
+            errors.no_brokers = errors is seen[0]
+        consumer.Errors.stats_cb = stats_cb
+        sys.exit(consumer.main())"""
+    command = [sys.executable, "-c", program, "--config", str(config), "--topic", topic]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=user_environment()) as process:
+        assert process.stdout is not None
+        printed: set[int] = set()
+        while len(printed) < 3000:
+            printed.add(json.loads(process.stdout.readline())["offset"])
+            time.sleep(0.001)  # a reader so slow that messages are in hand all the time
+        process.terminate()
+        said = process.communicate()[1].decode()
+    assert process.returncode == 0, said
+    assert said.count("no broker is left") == 1
 
 
 def test_a_broker_that_hangs_holds_up_the_end_for_ten_seconds_or_three_after_a_failure(

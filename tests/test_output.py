@@ -192,6 +192,18 @@ def test_reader_gone(broker: Broker, topic: str, tmp_path: Path) -> None:
     assert ended.stderr == ""
 
 
+def test_a_reader_of_both_outputs_that_stands_still_does_not_hold_up_sigterm(
+    broker: Broker, topic: str, start: Start
+) -> None:
+    broker.produce(topic, [b"x" * 10_000] * 100)
+    run = start(settings(broker), topic, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+    assert run.process.stdout is not None
+    assert b"partitions, group" in run.process.stdout.readline()
+    time.sleep(1)  # until the pipe is full
+    with seconds_at_most(10):
+        assert run.stop(signal.SIGTERM) == 1
+
+
 def test_a_socket_as_standard_output(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"] * 3)
     ours, theirs = socket.socketpair()
@@ -211,10 +223,14 @@ def test_reader_of_both_outputs_gone(broker: Broker, topic: str, tmp_path: Path)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_a_half_line_left_by_a_kill_is_not_continued(broker: Broker, topic: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o600, 0o200], ids=["", "in a file that it may not read"])
+def test_a_half_line_left_by_a_kill_is_not_continued(broker: Broker, topic: str, tmp_path: Path, mode: int) -> None:
     broker.produce(topic, [b"x"])
     output = tmp_path / "ended.stdout.jsonl"
     output.write_text('{"partition": 0, "off')
-    ended = shell(f"{command(tmp_path, settings(broker), topic)} --max-messages 1 >> {output}", tmp_path)
+    output.chmod(mode)
+    as_owner = "setpriv --bounding-set=-all" if os.geteuid() == 0 else ""  # root may read everything
+    ended = shell(f"{as_owner} {command(tmp_path, settings(broker), topic)} --max-messages 1 >> {output}", tmp_path)
     assert ended.returncode == 0
+    output.chmod(0o600)
     assert output.read_text() == '{"partition": 0, "off\n{"partition": 0, "offset": 0, "value": "x"}\n'
