@@ -10,8 +10,8 @@
 A message counts as read only when its line has been written. So whatever kills the script, the next run of the
 same group prints what is missing: every message at least once.
 
-One thread does all that touches Kafka and standard output, and another leaves the group at the end; the main thread
-only waits, for them and for signals.
+One thread does all that touches Kafka and standard output. What may hang, such as leaving the group, has a thread of
+its own; the main thread only waits, for them and for signals.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ FAILED_CLOSE_SECONDS = 3  # the same after a failure, when there is little to wa
 
 BATCH = 100  # messages at the most between two looks at the signal and the clock
 WRITE_BYTES = 1 << 16  # of lines are held until they are written; a megabyte, beyond the CPU's cache, is a tenth slower
-PIPE_BYTES = 1 << 18  # [64 KB] that the reader has meanwhile to work on: a fifth faster
+PIPE_BYTES = 1 << 18  # [64 KB] in which the reader has work while the next lines are made: a quarter faster
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
 START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
@@ -127,8 +127,8 @@ def read_config(path: str, console: Console) -> dict[str, str]:
         with open(path, encoding="utf-8-sig") as file:
             settings = {key: value for key, value in parse_ini(path, file.read()).items() if value}
     except FileNotFoundError:
-        copy = "copy" if os.name == "nt" else "install -m 600"
-        raise Failure(f"{path} not found: copy it ({copy} config.example.ini {path}) and edit it") from None
+        command = "copy" if os.name == "nt" else "install -m 600"
+        raise Failure(f"{path} not found: copy it ({command} config.example.ini {path}) and edit it") from None
     except OSError as error:
         raise Failure(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

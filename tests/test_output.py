@@ -199,7 +199,7 @@ def test_a_reader_of_both_outputs_that_stands_still_does_not_hold_up_sigterm(
     run = start(settings(broker), topic, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
     assert run.process.stdout is not None
     assert b"partitions, group" in run.process.stdout.readline()
-    time.sleep(1)  # until the pipe is full
+    time.sleep(2)  # until the pipe is full
     with seconds_at_most(10):
         assert run.stop(signal.SIGTERM) == 1
 
