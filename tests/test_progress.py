@@ -47,13 +47,15 @@ def test_an_outage_is_warned_of_once_and_clears_the_progress_line(
 ) -> None:
     topic = own_broker.create_topic("tron.clear")
     own_broker.produce(topic, [b"x"])
-    run = start(settings(own_broker), topic, stderr=terminal.descriptor, constants={"QUIET_SECONDS": 6.0})
+    keys = settings(own_broker)
+    run = start(keys, topic, stderr=terminal.descriptor, constants={"QUIET_SECONDS": 3.0})
     terminal.wait_for("1 messages")
+    own_broker.wait_until_committed(keys["group.id"], topic, 1)  # or that it could not be would be told of, too
     own_broker.stop(signal.SIGKILL)
     terminal.wait_for("warning: ")
     terminal.wait_for(r"again until it works\r\n1 messages")
     assert re.search(r"\r\x1b\[Kwarning: ", terminal.text)
-    time.sleep(8)  # longer than that; librdkafka reports it all the time
+    time.sleep(7)  # longer than that; librdkafka reports it all the time
     warnings = [line for line in terminal.screen() if line.startswith("warning: ")]
     assert len(warnings) == 1, warnings
     run.kill()
