@@ -1,17 +1,14 @@
 #!/usr/bin/env python3
 """Print the messages of a Kafka topic as JSON Lines on standard output.
 
-    $ python consumer.py --topic tron.broadcasted.transactions --max-messages 2
-    tron.broadcasted.transactions: 3 of 3 partitions, group tron_user-group-1: waits for new messages
+    $ python consumer.py --topic tron.broadcasted.transactions --max-messages 1
+    tron.broadcasted.transactions: 3 partitions, group tron_user-group-1: waits for new messages
     {"partition": 0, "offset": 41, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},…"}
-    {"partition": 2, "offset": 17, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},…"}
-    stopped: 2 messages in 0:00:01, lag 0
+    stopped: 1 messages in 0:00:01
 
 A message counts as read only when its line has been written. So whatever kills the script, the next run of the
-same group prints what is missing: every message at least once.
-
-One thread does all that touches Kafka and standard output. What may hang, such as leaving the group, has a thread of
-its own; the main thread only waits, for them and for signals.
+same group prints what is missing: every message at least once. A worker thread does all that touches Kafka and
+standard output; the main thread waits for it and for signals, and ends the process where the worker hangs.
 """
 
 from __future__ import annotations
@@ -20,11 +17,13 @@ import argparse
 import base64
 import configparser
 import contextlib
-import copy
 import datetime
+import errno
+import faulthandler
 import json
 import os
 import re
+import select
 import signal
 import stat
 import sys
@@ -34,162 +33,111 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
 from typing import Any
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports is no traceback
-
 try:
-    import confluent_kafka
+    import confluent_kafka.admin  # which the client would import later, when that may fail
     from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
     from lz4.frame import create_decompression_context, decompress_chunk, reset_decompression_context
 except ImportError as missing:
-    sys.exit(f"error: {missing}: activate the virtual environment, or make one: pip install -r requirements.txt")
+    found = getattr(sys.modules.get(str(missing.name).partition(".")[0]), "__file__", None) or "site-packages"
+    remedy = "activate the virtual environment, or make one: pip install -r requirements.txt"
+    sys.exit(f"error: {missing}: {remedy if '-packages' in found else f'{found} hides the package: rename it'}")
 
-__version__ = "1.1.0"
+__version__ = "2.0.0"
 
 DEFAULTS = {  # the INI overrides them; [librdkafka's own]
     "auto.offset.reset": "latest",  # [largest, the same]
     "enable.auto.commit": "true",
+    "sasl.mechanisms": "SCRAM-SHA-512",  # [GSSAPI, which the package from pip cannot do]
     "fetch.queue.backoff.ms": "10",  # [1000] or fetching rests for a second each time the queue is full
     "queued.max.messages.kbytes": "8192",  # [65536] as fast, in half of the memory
+    "check.crcs": "true",  # [false] or a message that was damaged on the broker's disk is printed as it is
     "auto.commit.interval.ms": "1000",  # [5000] bounds what is repeated after a kill
-    "topic.metadata.propagation.max.ms": "5000",  # [30000] how long a deleted topic goes unnoticed
-    "statistics.interval.ms": "5000",  # [0] for Errors.stats_cb
+    "socket.timeout.ms": "30000",  # [60000] until a connection that has died without a word is noticed
 }
 
 POLL_SECONDS = 0.2  # how late a signal is noticed when no message comes
 ANSWER_SECONDS = 2  # for the answer to one request
-START_SECONDS = 10  # in which the brokers have to answer; a slow link with TLS and SCRAM needs two or three
+START_SECONDS = 10  # in which a broker has to answer; a slow link with TLS and SCRAM needs two or three
 DOWN_SECONDS = 3  # the same once every address has failed: one host may have a second address
-LEADER_SECONDS = 20  # for a request once they do; Kafka takes nine to replace a dead leader or coordinator
-REFUSED_SECONDS = 10  # a login refused for so long is refused for good
-QUIET_SECONDS = 60  # after so long a trouble is news again; librdkafka reports a lasting one every 30 s
+LEADER_SECONDS = 20  # for a request once one has answered; Kafka takes nine to replace a dead leader or coordinator
+REFUSED_SECONDS = 30  # a login or TLS refused for so long is refused for good
+STOP_SECONDS = 5  # without progress at the end: below the ten of `docker stop`
+QUIET_SECONDS = 60  # after so long a trouble is told again; librdkafka reports a lasting one every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
-FINISH_SECONDS = 1.5  # for the write in hand after a signal; then its reader is taken to stand still
-CLOSE_SECONDS = 10  # for the last commit and leaving the group, also where the broker has gone
-FAILED_CLOSE_SECONDS = 3  # the same after a failure, when there is little to wait for
+STATISTICS_MS = 1000  # between two calls of stats_cb
 
 BATCH = 100  # messages at the most between two looks at the signal and the clock
 WRITE_BYTES = 1 << 16  # of lines are held until they are written; a megabyte, beyond the CPU's cache, is a tenth slower
 PIPE_BYTES = 1 << 18  # [64 KB] in which the reader has work while the next lines are made: a quarter faster
+ESCAPES = os.environ.get("TERM", "dumb") != "dumb"  # Windows' console, where they may be shown, has no TERM
+TERMINAL_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # DEL and U+0080 to U+009F; JSON escapes the others
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
 START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
-EXAMPLES = """\
-examples:
-  python consumer.py --topic tron.broadcasted.transactions --max-messages 5 | jq '.value | fromjson'
-  python consumer.py --topic tron.broadcasted.transactions --from 2h --quiet > transactions.jsonl
-
-Each line is {"partition": 0, "offset": 42, "value": "..."}. A value that is not UTF-8 is base64, and its line has
-a fourth key, "encoding": "base64"; a tombstone's value is null. Ctrl-C stops, and the next run goes on from there.
-"""
 
 
 class Failure(Exception):
     """Ends the run; its text is the line for the user."""
 
 
-class Stopped(Exception):
-    """A signal came, and what was waited for, a broker or a reader that stands still, is given up."""
-
-
-class Console:
-    """Standard error: what is to be said beside the messages."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.in_place = False  # the last line is one to be written over
-
-    def say(self, text: str, in_place: bool = False) -> None:
-        """Write a line; one in place is cut to the terminal's width, and the next one is written over it."""
-        clear, self.in_place = "\r\x1b[K" if self.in_place else "", in_place
-        with contextlib.suppress(OSError):  # nobody listens any more; the messages still count
-            descriptor = sys.stderr.fileno()
-            end = "" if in_place else "\n"
-            width = (os.get_terminal_size(descriptor).columns or 80) - 1 if in_place else None
-            # Past sys.stderr: what it cannot write it tries again at exit, and makes the exit status 120.
-            os.write(descriptor, f"{clear}{text[:width]}{end}".encode(errors="backslashreplace"))
-
-    def note(self, text: str, in_place: bool = False) -> None:
-        """Say what --quiet leaves out."""
-        if not self.quiet:
-            self.say(text, in_place)
+def say(text: str, end: str = "\n") -> None:
+    """Write a line to standard error; with "\\r" as its end, the next one is written over it."""
+    clear = "\x1b[K" if ESCAPES and sys.stderr.isatty() else ""  # to the end of the line
+    # Past Python's buffer, which would be written again at exit. Nobody may listen any more; the messages still count.
+    with contextlib.suppress(OSError), open(sys.stderr.fileno(), "wb", buffering=0, closefd=False) as stream:
+        stream.write(f"{clear}{text}{end}".encode(errors="backslashreplace"))
 
 
 # -- settings
-
-
-def read_config(path: str, console: Console) -> dict[str, str]:
-    """Return librdkafka's properties from an INI, with this script's defaults. Raises Failure.
-
-    Values are literal; `*.location` is relative to the INI; a key without a value counts as left out.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            settings = {key: value for key, value in parse_ini(path, file.read()).items() if value}
-    except FileNotFoundError:
-        command = "copy" if os.name == "nt" else "install -m 600"
-        raise Failure(f"{path} not found: copy it ({command} config.example.ini {path}) and edit it") from None
-    except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Failure(f"{path} is not UTF-8: save it as such") from None
-
-    for key in ("sasl.username", "sasl.password"):
-        if settings.get(key) in ("YOUR_USERNAME", "YOUR_PASSWORD"):
-            raise Failure(f"{path}: {key} is still the example's: put in your own")
-    if "bootstrap.servers" not in settings:
-        raise Failure(f"{path}: bootstrap.servers is missing")
-    if "group.id" not in settings:
-        if "sasl.username" not in settings:
-            raise Failure(f"{path}: sasl.username is missing (without a login: group.id)")
-        settings["group.id"] = f"{settings['sasl.username']}-group-1"
-    secrets = [path]
-    for key, value in settings.items():
-        if key.endswith(".location") and value != "probe":  # ssl.ca.location = probe: the system's own
-            location = os.path.join(os.path.dirname(os.path.abspath(path)), os.path.expanduser(value))
-            if not os.access(location, os.R_OK):
-                raise Failure(f"{path}: {key}: there is no readable file {location}")
-            settings[key] = location
-            secrets += [location] if key in ("ssl.key.location", "ssl.keystore.location") else []
-    shared = [name for name in secrets if os.name == "posix" and os.stat(name).st_mode & 0o044]
-    if shared:
-        console.say(f"warning: others may read the secrets in {' and '.join(shared)}: chmod 600 {' '.join(shared)}")
-    return {**DEFAULTS, **settings}
-
-
-def parse_ini(path: str, text: str) -> dict[str, str]:
-    """Return the keys of the one section [kafka] of an INI's text. Raises Failure, which never quotes a value."""
-    lines = [line.strip() for line in text.split("\n")]  # without its indentation a line continues no value
-    for number, line in enumerate(lines, 1):
-        if "\0" in line or not re.fullmatch(r"(\[[^]]+\]|[#;].*|[\w.-]+\s*=.*)?", line):
-            raise Failure(f'{path}, line {number} is not "key = value"')
+def read_config(path: str) -> dict[str, str]:
+    """Return an INI's properties, and DEFAULTS; paths are relative to the INI. Raises Failure, never with a value."""
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
     try:
-        parser.read_string("\n".join(lines))
+        with open(path, encoding="utf-8-sig") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            parser.read_file(line.strip() for line in file)  # without its indentation a line continues no value
+    except FileNotFoundError:
+        command = "copy" if os.name == "nt" else "install -m 600"
+        raise Failure(f"{path} not found: copy it ({command} config.example.ini {path}) and edit it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path} cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
     except configparser.Error as error:  # its own text may quote a password
-        number = getattr(error, "lineno", 0)
-        raise Failure(f"{path}, line {number}: [kafka] must come first, and every key be there only once") from None
-    if parser.sections() != ["kafka"]:
-        raise Failure(f"{path} must have the section [kafka] and no other: see config.example.ini")
-    return dict(parser["kafka"])
+        number = error.errors[0][0] if hasattr(error, "errors") else getattr(error, "lineno", 0)
+        raise Failure(f'{path}, line {number}: after [kafka], each line is "key = value", each key once') from None
+    if parser.sections() != ["kafka"] or not all(re.fullmatch(r"[\w.-]+", key) for key in parser["kafka"]):
+        raise Failure(f'{path}: after the one line [kafka], each line is "key = value": see config.example.ini')
+    settings = {key: value for key, value in parser["kafka"].items() if value}
+    if {"YOUR_USERNAME", "YOUR_PASSWORD"} & {*settings.values()}:
+        raise Failure(f"{path} is still the example: put in your own sasl.username and sasl.password")
+    if "bootstrap.servers" not in settings or not settings.keys() & {"sasl.username", "group.id"}:
+        raise Failure(f"{path}: bootstrap.servers and sasl.username must be there (without a login: group.id)")
+    settings.setdefault("group.id", f"{settings.get('sasl.username')}-group-1")
+    base = os.path.dirname(os.path.realpath(path)) if stat.S_ISREG(mode) else ""  # a pipe is in no directory
+    for key, value in settings.items():
+        if key.endswith(".location") and value != "probe":  # ssl.ca.location = probe: the system's own
+            settings[key] = os.path.join(base, os.path.expanduser(value))
+            if not os.access(settings[key], os.R_OK):
+                raise Failure(f"{path}: {key}: there is no readable file {os.path.abspath(settings[key])}")
+    if os.name == "posix" and mode & 0o044:
+        say(f"warning: others may read the password in {path}: chmod 600 {path}")
+    return {**DEFAULTS, **settings}
 
 
 def start_time(text: str) -> int:
     """Return what --from means: OFFSET_BEGINNING, OFFSET_END, or milliseconds since 1970."""
     if text in ("beginning", "end"):
         return confluent_kafka.OFFSET_BEGINNING if text == "beginning" else OFFSET_END
-    now = time.time()
     try:
         if ago := re.fullmatch(r"([0-9]{1,9})([mhd])", text):
-            moment = now - int(ago[1]) * {"m": 60, "h": 3600, "d": 86400}[ago[2]]
+            moment = time.time() - int(ago[1]) * {"m": 60, "h": 3600, "d": 86400}[ago[2]]
         elif re.fullmatch(r"[\d-]{10}T\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?", text):
             moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
         else:
             raise ValueError
     except (ValueError, OverflowError, OSError):  # OSError: Windows, before 1970
         raise argparse.ArgumentTypeError(f"must be {START_FORMS}, not {text!r}") from None
-    if moment > now:
+    if moment > time.time():
         raise argparse.ArgumentTypeError(f"{text} is in the future")
     return max(0, int(moment * 1000))  # Kafka reads negative ones as beginning and end
 
@@ -224,562 +172,419 @@ def decompress(value: bytes) -> bytes:
     return b"".join(parts) if end == len(value) else value
 
 
-def json_string(text: bytes) -> bytes:
-    """Return UTF-8 text as a JSON string. Raises UnicodeDecodeError."""
-    decoded = text.decode()
-    if bytearray(text).translate(NO_CONTROLS) != text:  # twice as fast as bytes.translate
-        return encode_basestring(decoded).encode()
-    # JSON in JSON has a quote in every twelve bytes, for which encode_basestring takes up to twice as long.
-    return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-
-
 def json_line(partition: int, offset: int, value: bytes | None) -> bytes:
     """Return the line of a message: UTF-8 JSON with a newline, from which the value's every byte can be got back."""
-    if value is None:
-        text = b"null"
-    else:
+    string = b"null"
+    if value is not None:
         content = decompress(value)
         try:
-            text = json_string(content)
+            text = content.decode()  # also where only its success counts
+            if bytearray(content).translate(NO_CONTROLS) != content:  # twice as fast as bytes.translate
+                string = encode_basestring(text).encode()
+            else:  # JSON in JSON has a quote in every twelve bytes: encode_basestring takes up to twice as long
+                string = b'"%b"' % content.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
         except UnicodeDecodeError:
-            text = b'"%b", "encoding": "base64"' % base64.b64encode(content)
-    return b'{"partition": %d, "offset": %d, "value": %b}\n' % (partition, offset, text)
+            string = b'"%b", "encoding": "base64"' % base64.b64encode(content)
+    return b'{"partition": %d, "offset": %d, "value": %b}\n' % (partition, offset, string)
 
 
 # -- what goes wrong
 
-GROUP_OF_OTHERS = "this user may not use group {group}: group.id must begin with the username"
-CLOSED = "the broker closed the connection: check security.protocol, a TLS port needs SASL_SSL"
-# An error's code -> words in librdkafka's text -> what the user can do about it; the first words that fit count.
-ADVICE = {
-    KafkaError._AUTHENTICATION: {
-        "failed: Local: ": "",  # the connection was lost in the middle of a login
-        "SASL state": "this port takes no login: check security.protocol and the port in bootstrap.servers",
-        "mechanism handshake failed": "the broker does not offer this kind of login: check sasl.mechanisms",
-        "": "the login was refused: check sasl.username and sasl.password",
-    },
-    KafkaError._SSL: {
-        "certificate verify failed": "the broker's certificate is not trusted: check ssl.ca.location, and the names in "
-        "bootstrap.servers (a certificate that names no host needs ssl.endpoint.identification.algorithm = none)",
-        "": "the broker offers no TLS that fits: check the ssl.* settings",
-    },
-    KafkaError._TRANSPORT: {
-        "SSL alert": "the client certificate was refused: check ssl.certificate.location and ssl.key.location",
-        "PLAINTEXT broker listener": "no TLS on this port: check security.protocol and the port in bootstrap.servers",
-        "Send failed": CLOSED,
-    },
-    KafkaError._INVALID_ARG: {
-        "key values mismatch": "ssl.key.location is not the key of the certificate in ssl.certificate.location",
-        "no certificate assigned": "ssl.key.location is set, so ssl.certificate.location must be, too",
-        "location failed": "this is not the right kind of file, or not in PEM format",
-    },
-    KafkaError.UNKNOWN_TOPIC_OR_PART: {"": "there is no topic {topic}: check --topic"},
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: {"": "this user may not read topic {topic}: check --topic, sasl.username"},
-    KafkaError.GROUP_AUTHORIZATION_FAILED: {"": GROUP_OF_OTHERS},
-    KafkaError.INVALID_SESSION_TIMEOUT: {"": "the broker does not allow this session.timeout.ms"},
-    KafkaError._AUTO_OFFSET_RESET: {"": "auto.offset.reset = error, and there is no offset to begin at"},
-    KafkaError._FATAL: {
-        "Group authorization failed": GROUP_OF_OTHERS,
-        "nstance": "another copy has the same group.instance.id",
-    },
+# The name of an error's code -> what to check, with all settings that have to do with it.
+HINTS = {
+    "CONNECTION": "no connection to {servers}: check bootstrap.servers, the network, security.protocol, "
+    "ssl.certificate.location and ssl.key.location",
+    "_AUTHENTICATION": "login failed: check sasl.username, sasl.password, the other sasl.* settings, security.protocol",
+    "_SSL": "TLS failed: check ssl.ca.location, ssl.endpoint.identification.algorithm (none where the certificate "
+    "names no host), ssl.certificate.location, ssl.key.location, the dates in the certificates, and security.protocol",
+    "_MAX_POLL_EXCEEDED": "output blocked, or machine asleep, for max.poll.interval.ms: joining the group again",
+    "_BAD_MSG": "a damaged message (--from passes over it), an answer over receive.message.max.bytes or not Kafka's",
+    "_BAD_COMPRESSION": "a damaged message (--from passes over it)",
+    "_INVALID_ARG": "{config}: check what is named here; is ssl.key.location the key of ssl.certificate.location, are "
+    "both PEM and long enough, does ssl.key.password or ssl.keystore.password fit, is sasl.mechanisms known?",
+    "_AUTO_OFFSET_RESET": "auto.offset.reset = error, and there is no offset to begin at",
+    "_FATAL": "refused by the group: check group.id, group.protocol, group.instance.id (each copy needs its own)",
+    "UNKNOWN_TOPIC_OR_PART": "there is no topic {topic}: check --topic",
+    "TOPIC_AUTHORIZATION_FAILED": "this user may not read topic {topic}: check --topic and sasl.username",
+    "GROUP_AUTHORIZATION_FAILED": "this user may not use group {group}: group.id must begin with the username",
+    "INVALID_SESSION_TIMEOUT": "the broker does not allow this session.timeout.ms",
 }
-# These end the run only before a broker has answered (a login refused for REFUSED_SECONDS: also later), the other codes
-# of ADVICE whenever they come.
-CONNECTION = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._TRANSPORT)
-NOISE = re.compile(  # what only librdkafka's developers need, and its guesses
-    r"^Failed to create consumer: |\b\w+://|/(bootstrap|\d+)(?=: )|: broker certificate could not .*"
-    r"|: connecting to a PLAINTEXT broker.*| \(after \d+ms.*|\s+$"
-    r"|: (\S+ )?error:\w+:SSL routines::ssl3 ext invalid servername"  # it has just forgotten the coordinator's address
-    r"|\berror:\w+:[\w ]+::"
-)
-
-
-def plain(error: KafkaError) -> str:
-    """Return librdkafka's text without NOISE."""
-    return NOISE.sub("", error.str())
+LOST = "lost connection, or an address that the broker advertises cannot be reached"  # the same once one has answered
+CONNECTION = ("_TRANSPORT", "_RESOLVE", "_TIMED_OUT", "_ALL_BROKERS_DOWN")  # passes by itself
+REFUSED = ("_AUTHENTICATION", "_SSL")  # ends the run at its start, or after REFUSED_SECONDS
+FINAL = HINTS.keys() - {"CONNECTION", *REFUSED, "_MAX_POLL_EXCEEDED"}  # ends the run
+NOT_REFUSED = (0.0, float("-inf"))
+NOISE = re.compile(r"\w+://|/(bootstrap|\d+)(?=: )| \(after \d+ms.*|: (broker cert|connecting to a P|recompile).*|\s+$")
 
 
 class Errors:
-    """Turns librdkafka's errors, the outcome of commits and lines of its log into a warning or the end of the run."""
+    """Turns librdkafka's errors, statistics, log and the outcome of commits into warnings or a Failure."""
 
-    def __init__(self, console: Console, topic: str, group_id: str) -> None:
-        self.console, self.topic, self.group_id = console, topic, group_id
-        self.connected = False  # True once a broker has answered
-        self.reasons: dict[str, str] = {}  # until then: broker -> why it does not
-        self.remedy = ""  # until then: the first reason that the user can mend
-        self.all_down = False
-        self.reported: dict[str, float] = {}  # kind of trouble -> when librdkafka last reported it
-        self.refused_since: float | None = None  # the login, and no message has come since
-        self.failure: Failure | None = None  # what ends the run: raised here, it could come out of close()
-        self.no_brokers = False  # librdkafka knows none any more
+    def __init__(self, config: dict[str, str], arguments: argparse.Namespace) -> None:
+        self.topic, self.group = arguments.topic, config["group.id"]
+        self.names = {**vars(arguments), "group": self.group, "servers": config["bootstrap.servers"]}  # for HINTS
+        self.note: Callable[..., None] = (lambda *_: None) if arguments.quiet else say  # what --quiet leaves out
+        self.told: dict[str, float] = {}  # kind of trouble -> when it was told
+        self.answered = False  # by a broker: from then on a trouble may pass
+        self.limit = START_SECONDS  # for a request; shorter once all are down, longer once one has answered
+        self.trouble = ""  # why there is no answer: a refusal, or what tells most
+        self.refused = NOT_REFUSED  # when a login or TLS was refused first and last, with no message between
+        self.failure: Failure | None = None  # raised in a callback, it could come out of close()
+        self.assigned: int | None = None  # how many partitions this copy has; None while the group divides them
+        self.lag: int | str = "unknown"  # how many messages are still to be printed
+        self.forgotten = False  # librdkafka knows no broker any more
 
-    def advice(self, error: KafkaError) -> str:
-        """Return what the user can do about an error, and librdkafka's text; nothing where ADVICE has nothing."""
-        advice = next((each for words, each in ADVICE.get(error.code(), {}).items() if words in error.str()), "")
-        return advice and f"{advice.format(topic=self.topic, group=self.group_id)} ({plain(error)})"
+    def warn(self, kind: str, text: str) -> None:
+        """Warn of a trouble that is reported again and again, once a minute."""
+        if time.monotonic() - self.told.get(kind, -QUIET_SECONDS) >= QUIET_SECONDS:
+            self.told[kind] = time.monotonic()
+            say(f"warning: {text}")
+
+    def sentence(self, error: KafkaError) -> str:
+        """Return what to check, by an error's code, and librdkafka's words, less NOISE and guesses."""
+        words, code = NOISE.sub("", error.str()), "CONNECTION" if error.name() in CONNECTION else error.name()
+        hint = LOST if self.answered and code == "CONNECTION" else HINTS.get(code, "")
+        return f"{hint.format(**self.names)} ({words})" if hint else words
 
     def error_cb(self, error: KafkaError) -> None:
-        """Warn of an error, keep why no broker answers yet, or set `failure` where only a person can help."""
-        code, text, advice = error.code(), plain(error), self.advice(error)
-        if code in ADVICE and code not in CONNECTION:
-            self.failure = Failure(advice or text)
-        elif not self.connected:
-            if code == KafkaError._ALL_BROKERS_DOWN:
-                self.all_down = True
-            else:
-                broker, _, reason = text.partition(": ")
-                self.reasons[broker] = reason
-                self.remedy = self.remedy or advice
-        elif code == KafkaError._MAX_POLL_EXCEEDED:
-            self.warn_once("reader", "standard output was blocked for max.poll.interval.ms: joining the group again")
-        elif code == KafkaError._AUTHENTICATION and advice:
-            self.warn_once("login", f"{text}; trying again for a while")
-            self.refused_since = self.refused_since or time.monotonic()
-            if time.monotonic() - self.refused_since > REFUSED_SECONDS:
-                self.failure = Failure(advice)
-        elif code == KafkaError._ALL_BROKERS_DOWN:
-            self.warn_once("connection", "no broker can be reached; trying again until it works")
-        elif code != KafkaError._PARTITION_EOF:
-            lost = "lost connection: " if code in CONNECTION else ""
-            self.warn_once("connection", f"{lost}{text}; trying again until it works")
+        """Take an error: it ends the run, tells why no broker has answered yet, or is warned of."""
+        if error.name() == "_AUTHENTICATION" and "failed: Local: " in error.str():  # cut, not refused
+            error = KafkaError(KafkaError._TRANSPORT, error.str())
+        code, sentence, now = error.name(), self.sentence(error), time.monotonic()
+        tells_more = code in REFUSED or (code != "_ALL_BROKERS_DOWN" and self.refused == NOT_REFUSED)
+        self.trouble = sentence if tells_more else self.trouble or sentence
+        if code in REFUSED:
+            first, last = self.refused
+            self.refused = (first if now - last < QUIET_SECONDS else now, now)
+        if code in FINAL or self.refused[1] - self.refused[0] >= REFUSED_SECONDS:
+            self.failure = Failure(sentence)
+        elif self.answered:
+            self.warn(code, sentence + ("; trying again until it works" if code in CONNECTION else ""))
+        elif code == "_ALL_BROKERS_DOWN":  # one sick broker of three does not decide
+            self.limit = DOWN_SECONDS if self.refused == NOT_REFUSED else 0
 
-    def raise_failure(self) -> None:
-        """Raise what error_cb found to end the run."""
-        if self.failure is not None:
-            raise self.failure
-
-    def check_start(self, waited: float, servers: str) -> None:
-        """Raise Failure once every address has failed (one sick broker of three does not decide), or time is up."""
-        if self.all_down and (self.remedy or not self.reasons):
-            raise Failure(self.remedy or f"{CLOSED} ({servers})")
-        if waited > (DOWN_SECONDS if self.all_down else START_SECONDS):
-            reasons = "; ".join(f"{broker}: {reason}" for broker, reason in self.reasons.items()) or servers
-            raise Failure(self.remedy or f"no broker answers: check bootstrap.servers and the network ({reasons})")
-
-    def warn_once(self, kind: str, text: str) -> None:
-        """Warn of a trouble that librdkafka reports again and again."""
-        now = time.monotonic()
-        if now - self.reported.get(kind, -QUIET_SECONDS) >= QUIET_SECONDS:
-            self.console.say(f"warning: {text}")
-        self.reported[kind] = now
-
-    def on_commit(self, error: KafkaError | None, _: Partitions) -> None:
+    def on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
         """Take the outcome of a commit."""
         if error is not None and error.code() != KafkaError._NO_OFFSET:
-            text = f"offsets were not committed, what was printed since may be printed again: {plain(error)}"
-            self.warn_once("connection", text)  # for it mostly follows from one that was lost
+            self.warn("commit", f"what was printed may be printed again: offsets were not committed ({error.str()})")
 
-    def stats_cb(self, statistics: str) -> None:
-        """Notice that librdkafka has forgotten all brokers, as one that was going had told it to.
-
-        It would never connect again: https://github.com/confluentinc/librdkafka/issues/5301
-        """
-        self.no_brokers = all(broker["source"] == "logical" for broker in json.loads(statistics)["brokers"].values())
+    def stats_cb(self, text: str) -> None:
+        """Take librdkafka's statistics: https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md."""
+        statistics = json.loads(text)
+        partitions = statistics["topics"].get(self.topic, {}).get("partitions", {}).values()
+        active = [one for one in partitions if one["fetch_state"] == "active"]
+        done = ("stored_offset", "committed_offset", "lo_offset")
+        lags = [max(0, one["hi_offset"] - max(one[key] for key in done)) for one in active if one["hi_offset"] >= 0]
+        self.lag = sum(lags) if active and len(lags) == len(active) else "unknown"
+        # It would never connect again: https://github.com/confluentinc/librdkafka/issues/5301
+        self.forgotten = all(broker["source"] == "logical" for broker in statistics["brokers"].values())
+        group, before = statistics.get("cgrp", {}), self.assigned
+        self.assigned = group["assignment_size"] if group.get("join_state") == "steady" else None
+        if self.assigned not in (None, before):
+            self.note(f"{self.topic}: this copy has {self.assigned} partitions")
+            self.refused = NOT_REFUSED
 
     def log(self, level: int, form: str, *arguments: str) -> None:
         """Take librdkafka's log, as logging.Logger does. Only this of it has no callback, and matters."""
-        text = re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)
-        if "offset reset" in text:
-            self.console.say(f"warning: messages were deleted before they could be read: {text}")
+        if "offset reset" in (text := re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)):
+            say(f"warning: messages were deleted before they could be read: {text}")
 
 
-# -- the group
-
-Partitions = list[TopicPartition]
-LATEST = ("latest", "largest", "end")  # the values of auto.offset.reset for the end
-
-
-class Group:
-    """Where the group begins to read each partition, and how far it has come: its offsets are stored only here.
+# -- the consumer of the topic
+class Member:
+    """This copy as a member of the group: where it begins to read, and what comes.
 
     librdkafka commits what is stored each auto.commit.interval.ms, when a partition is taken away, and in close().
     """
 
-    def __init__(self, path: str, config: dict[str, str], errors: Errors, stop: threading.Event) -> None:
-        """Make a consumer, which has yet to connect. Raises Failure where `path` has a bad property."""
-        self.path, self.config, self.errors, self.stop = path, config, errors, stop
-        self.topic = errors.topic
-        self.consumer = self.new_consumer()
-        self.greeting = ""  # said with the first assignment
-        self.unassigned = False
-        self.start_offsets: dict[int, int] = {}  # where a new group begins, if neither committed nor the beginning
-        self.positions: dict[int, int] = {}  # next offset to print: position() does not know a partition at rest
+    def __init__(self, config: dict[str, str], errors: Errors, output: Output, exit_at_end: bool) -> None:
+        """Make a client that has yet to connect. Raises Failure where a property is unknown or its value bad."""
+        self.config, self.errors, self.output, self.exit_at_end = config, errors, output, exit_at_end
+        self.commits = config["enable.auto.commit"].lower() in ("true", "t", "1")
+        self.latest = config["auto.offset.reset"].lower() in ("latest", "largest", "end")
+        self.unfinished: dict[int, int] = {}  # partition -> its end at the start; at that end it is taken out
+        self.client = self.new_client()  # replaced where it has forgotten all brokers
 
-    def new_consumer(self) -> Consumer:
-        """Return a consumer that has yet to connect. Raises Failure where a property is unknown or its value bad."""
+    def new_client(self) -> Consumer:
+        """Return a client that has yet to connect. Raises Failure."""
         errors = self.errors
-        overrides: dict[str, Any] = {
-            "error_cb": errors.error_cb,
-            "on_commit": errors.on_commit,
-            "stats_cb": errors.stats_cb,
-            # With a logger the lines of `debug` would wait in a queue for poll(); without one the library prints them.
-            "logger": None if "debug" in self.config else errors,
-            "enable.auto.offset.store": False,  # store_offsets does it, when the line has been written
-        }
-        if self.config["auto.offset.reset"].lower() in LATEST:
-            overrides["auto.offset.reset"] = "earliest"  # `start` sees to new groups; others skip nothing that is kept
+        own: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit, "stats_cb": errors.stats_cb}
+        own |= {"statistics.interval.ms": STATISTICS_MS, "enable.partition.eof": self.exit_at_end}
+        own["enable.auto.offset.store"] = False  # print_messages does it, when the line has been written
+        if "debug" not in self.config:  # with a logger the lines of `debug` would wait in a queue for poll()
+            own |= {"logger": errors, "log_level": 6}
+        if self.latest and self.commits:
+            own["auto.offset.reset"] = "earliest"  # `start` sees to new groups; an added partition is read as a whole
         try:
-            return Consumer({**self.config, **overrides})
+            return Consumer({**self.config, **own})
         except KafkaException as error:
-            raise Failure(f"{self.path}: {errors.advice(error.args[0]) or plain(error.args[0])}") from None
-        except (TypeError, ValueError, AttributeError) as error:  # the binding's own keys want Python objects
-            raise Failure(f"{self.path}: {error}") from None
+            raise Failure(errors.sentence(error.args[0])) from None
 
-    def start(self, start: int | None) -> None:
-        """Move the group to `start` (see start_time), or a new one to where auto.offset.reset says, and subscribe.
+    def start(self, begin: int | None) -> None:
+        """Move the group to `begin` (see start_time), or a new one to where auto.offset.reset says, and subscribe."""
+        topic, group = self.errors.topic, self.errors.group
+        (found,) = self.ask(lambda seconds: [self.client.list_topics(topic, timeout=seconds).topics[topic]])
+        partitions = [TopicPartition(topic, partition) for partition in found.partitions]
+        committed = self.ask(lambda seconds: self.client.committed(partitions, timeout=seconds))
+        resumes = any(one.offset >= 0 for one in committed)
 
-        A partition without a committed offset in a group that has others was added to the topic since: it is read
-        from its first message. Raises Failure, Stopped; KafkaException where a request is not answered.
-        """
-        partitions = self.answer(self.describe_topic)
-        committed = self.answer(self.consumer.committed, partitions)
-        if start is not None:
-            offsets = self.offsets_at(start, partitions)
-            if not self.answer(self.commit, offsets):
-                raise Failure(
-                    f"--from moved nothing, because group {self.config['group.id']} is in use: stop its other copies "
-                    "(a killed one leaves after session.timeout.ms), or set another group.id"
-                )
-            places = (f"partition {one.partition} at offset {one.offset}" for one in offsets)
-            self.errors.console.note(f"--from: {', '.join(places)}")
-            plan = "starts where --from says"
-        elif any(one.offset >= 0 for one in committed):
-            plan = "resumes after the last one printed"
-        elif self.config["auto.offset.reset"].lower() in LATEST:
+        def offsets_at(timestamp: int) -> list[TopicPartition]:  # negative where no message is as new as that
+            asked = [TopicPartition(topic, partition, timestamp) for partition in found.partitions]
+            return self.ask(lambda seconds: self.client.offsets_for_times(asked, timeout=seconds))
+
+        plan, begins = "resumes after the last one printed" if resumes else "starts at the beginning", []
+        if self.exit_at_end:
+            self.unfinished = {one.partition: one.offset for one in offsets_at(OFFSET_END)}
+        if begin is not None:
+            plan, ends = "starts where --from says", offsets_at(OFFSET_END)  # or what comes between would be skipped
+            begins = [end if one.offset < 0 else one for one, end in zip(offsets_at(begin), ends)]
+        elif self.latest and not resumes:
             plan = "waits for new messages"
-            offsets = self.offsets_at(OFFSET_END, partitions)
-            # Else what comes before the first commit would be lost with a restart, which would begin at the end again.
-            commits = self.config["enable.auto.commit"].lower() in ("true", "t", "1")
-            if not (commits and self.answer(self.commit, offsets)):  # refused where another copy has been faster
-                self.start_offsets = {one.partition: one.offset for one in offsets}
-        else:
-            plan = "starts at the beginning"
-        self.greeting = f"{len(partitions)} partitions, group {self.config['group.id']}: {plan}"
-        self.consumer.subscribe([self.topic], on_assign=self.on_assign)
+            begins = offsets_at(OFFSET_END) if self.commits else []  # or a restart would begin at the end again
+        # Kafka refuses it where the group has members: another copy was faster, or reads another topic.
+        refused = begins and not self.ask(lambda _: self.client.commit(offsets=begins, asynchronous=False))
+        if refused and begin is not None:
+            wait = "stop its other copies (a killed one leaves after session.timeout.ms)"
+            raise Failure(f"--from moved nothing, because group {group} is in use: {wait}, or set another group.id")
+        self.errors.note(f"{topic}: {len(partitions)} partitions, group {group}: {plan}")
+        on_assign = {"on_assign": lambda client, assigned: self.begin_at(begins, client, assigned)} if refused else {}
+        self.client.subscribe([topic], **on_assign)
 
-    def answer(self, request: Callable[..., Partitions], *asked: Partitions) -> Partitions:
-        """Return what request(*asked, timeout=seconds) returns, tried again while it fails: a leader moves in seconds.
-
-        Raises Failure, Stopped; KafkaException where it still fails after LEADER_SECONDS.
-        """
+    def ask(self, request: Callable[[float], list[Any]]) -> list[Any]:
+        """Return what request(seconds) returns, in the end; nothing where a commit is refused. Raises Failure."""
         began = time.monotonic()
-        while not self.stop.is_set():
-            waited = time.monotonic() - began
+        while not self.output.stop:
             try:
                 # An answer that comes too late is lost, so on a slow link it is waited for longer each time.
-                found = request(*asked, timeout=min(ANSWER_SECONDS, POLL_SECONDS + waited / 3))
-                for one in found:
-                    if one.error is not None:
-                        raise KafkaException(one.error)
+                found = request(min(ANSWER_SECONDS, POLL_SECONDS + (time.monotonic() - began) / 3))
+                self.errors.answered, self.errors.limit, self.errors.trouble = True, LEADER_SECONDS, ""
+                error = next((one.error for one in found if one.error is not None), None)
+            except KafkaException as failed:
+                error = failed.args[0]
+            if error is None:
                 return found
-            except KafkaException:
-                message = self.consumer.poll(POLL_SECONDS / 10)  # calls error_cb; may have a reason itself
-                if message is not None and (reason := message.error()) is not None:
-                    self.errors.error_cb(reason)
-                self.errors.raise_failure()
-                if not self.errors.connected:
-                    self.errors.check_start(waited, self.config["bootstrap.servers"])
-                elif waited > LEADER_SECONDS:
-                    raise
-        raise Stopped
-
-    def describe_topic(self, timeout: float) -> Partitions:
-        """Return the topic's partitions, which proves connection, login and topic. Raises KafkaException."""
-        found = self.consumer.list_topics(self.topic, timeout=timeout).topics[self.topic]
-        self.errors.connected = True
-        if found.error is not None:
-            self.errors.error_cb(found.error)
-            raise KafkaException(found.error)
-        return [TopicPartition(self.topic, partition) for partition in found.partitions]
-
-    def offsets_at(self, start: int, partitions: Partitions) -> Partitions:
-        """Return the offsets of `start` (see start_time); the end where no message is as new as that."""
-
-        def ask(timestamp: int) -> Partitions:
-            asked = [TopicPartition(self.topic, one.partition, timestamp) for one in partitions]
-            return self.answer(self.consumer.offsets_for_times, asked)
-
-        ends = ask(OFFSET_END)  # first, or what comes between the two requests could be skipped
-        offsets = ends if start == OFFSET_END else ask(start)
-        return [end if found.offset < 0 else found for found, end in zip(offsets, ends)]
-
-    def commit(self, offsets: Partitions, timeout: float) -> Partitions:
-        """Commit offsets before the group has members; return them, none where it has some. `timeout` is not used."""
-        try:
-            return self.consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:
+            if error.name() == "UNKNOWN_MEMBER_ID":
                 return []
-            raise
+            if error.name() in FINAL:
+                raise Failure(self.errors.sentence(error))
+            self.poll(1)  # calls error_cb
+            if time.monotonic() - began > self.errors.limit:
+                raise Failure(self.errors.trouble or self.errors.sentence(error))
+        raise InterruptedError
 
-    def on_assign(self, consumer: Consumer, partitions: Partitions) -> None:
-        """Begin to read what the group gives: at the committed offset, or where `start` says."""
-        for one in partitions:
-            self.positions.pop(one.partition, None)
-        with contextlib.suppress(KafkaException):  # then librdkafka asks again
-            partitions = consumer.committed(partitions, timeout=ANSWER_SECONDS)
-            self.positions.update((one.partition, max(0, one.offset)) for one in partitions)
-        self.unassigned = not partitions
-        for one in partitions:
-            if one.offset < 0 and one.partition in self.start_offsets:
-                one.offset = self.positions[one.partition] = self.start_offsets[one.partition]
-        strategy = self.config.get("partition.assignment.strategy", "")
-        incremental = self.config.get("group.protocol", "").lower() == "consumer" or "cooperative" in strategy
-        (consumer.incremental_assign if incremental else consumer.assign)(partitions)
-        if self.greeting:
-            self.errors.console.note(f"{self.topic}: {len(partitions)} of {self.greeting}")
-            self.greeting = ""
+    def begin_at(self, offsets: list[TopicPartition], client: Consumer, assigned: list[TopicPartition]) -> None:
+        """Commit where assigned partitions without a committed offset begin: librdkafka asks for it after that."""
+        with contextlib.suppress(KafkaException):  # then from the oldest message: more than wanted, nothing is lost
+            committed = client.committed(assigned, timeout=ANSWER_SECONDS)
+            new = [one.partition for one in committed if one.offset < 0 and one.error is None]
+            if begins := [one for one in offsets if one.partition in new]:
+                client.commit(offsets=begins, asynchronous=True)
 
-    def after_callbacks(self) -> None:
-        """Do what callbacks found to be done: in one, it could end the process (CallState_get in confluent-kafka)."""
-        if self.unassigned:  # other copies have all partitions; or, with group.protocol = consumer, it was deleted
-            self.unassigned = False
-            with contextlib.suppress(KafkaException):
-                self.describe_topic(ANSWER_SECONDS)
-        if self.errors.no_brokers:  # what has yet to be committed is printed again
-            self.errors.warn_once("connection", "lost connection: no broker is left; trying again until it works")
-            threading.Thread(target=self.consumer.close, daemon=True).start()  # it may wait for its coordinator
-            self.errors = copy.copy(self.errors)  # meanwhile the old one's callbacks go on
-            self.errors.no_brokers = False
-            self.consumer = self.new_consumer()
-            self.consumer.subscribe([self.topic], on_assign=self.on_assign)
+    def poll(self, count: int) -> list[Message]:
+        """Return up to `count` messages: what comes within POLL_SECONDS, and is there by then. Raises Failure."""
+        if self.errors.forgotten:  # what has yet to be committed is printed again
+            self.errors.warn("forgotten", "lost connection: no broker is left; trying again until it works")
+            self.errors.forgotten = False
+            self.client = self.new_client()  # the old one is closed when nothing refers to it
+            self.client.subscribe([self.errors.topic])
+        first = self.client.poll(POLL_SECONDS)
+        if self.errors.failure is not None:
+            raise self.errors.failure
+        # What has come by now: waiting until a batch is full would be latency.
+        batch = [] if first is None else [first, *self.client.consume(count - 1, 0)]
+        for message in [each for each in batch if each.error() is not None]:
+            batch.remove(message)
+            error: Any = message.error()
+            if error.name() == "_PARTITION_EOF":
+                self.unfinished.pop(message.partition() or 0, None)
+            else:
+                self.errors.error_cb(error)
+        return batch
 
-    def store_offsets(self, last: dict[int, Message]) -> None:
-        """Mark the last message printed of each partition, which the next commit tells the broker."""
-        for partition, message in last.items():
-            self.positions[partition] = (message.offset() or 0) + 1
-            try:
-                self.consumer.store_offsets(message)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError._STATE:  # a rebalance took the partition: others print it again
-                    raise
-
-    def lag(self) -> int | str:
-        """Return how many messages are still to be printed, by the watermarks of the latest fetches: no request."""
-        lag, partitions = 0, self.consumer.assignment()
-        for one in partitions:
-            low, high = self.consumer.get_watermark_offsets(one, cached=True)
-            if high < 0 or one.partition not in self.positions:
-                return "unknown"
-            lag += max(0, high - max(low, self.positions[one.partition]))
-        return lag if partitions else "unknown"
+    def at_end(self) -> bool:
+        """Tell whether all that its partitions held at the start has been printed, if that is to end the run."""
+        # In a rebalance it has none for a moment: the statistics, up to a second old, must agree.
+        if not self.exit_at_end or self.errors.assigned != len(assigned := self.client.assignment()):
+            return False
+        return all(self.unfinished.get(p.partition, p.offset) <= p.offset for p in self.client.position(assigned))
 
 
 # -- the loop
-
-
 class Output:
-    """Standard output, past Python's own buffer, in which something could be left to fail later."""
+    """Standard output, and what the two threads know of each other."""
 
     def __init__(self) -> None:
-        self.descriptor = sys.stdout.fileno()
-        self.writing = False
-        self.abandoned = False  # by the main thread, where a write stands still
+        self.descriptor, self.terminal = sys.stdout.fileno(), sys.stdout.isatty()
+        self.writer = open(self.descriptor, "wb", buffering=0, closefd=False)  # what a buffer holds could fail later
+        on_screen, mode = sys.stderr.isatty(), os.fstat(self.descriptor).st_mode
+        self.hangup = select.poll() if hasattr(select, "poll") and stat.S_ISFIFO(mode) else None  # Windows has none
+        if self.hangup is not None:
+            self.hangup.register(self.descriptor, 0)  # tells that the reader has gone
+        # Progress is rewritten only where nothing else writes to this terminal, as a pipe's reader may.
+        self.in_place = on_screen and stat.S_ISREG(mode) and ESCAPES
+        among_messages = on_screen and self.terminal
+        self.progress_seconds = float("inf") if among_messages else 1.0 if self.in_place else LOG_SECONDS
+        self.stop = False  # a signal came, or the worker has come to its end
+        self.pending = 0  # bytes of the write in hand that have yet to be taken
 
     def prepare(self) -> None:
-        """Make it block, and end the half line that a killed run may have left in a file. Raises OSError."""
-        if hasattr(os, "set_blocking"):  # Windows: since Python 3.12
-            os.set_blocking(self.descriptor, True)  # who started it may have set it otherwise
-        status, end = os.fstat(self.descriptor), b"\n"
+        """End the half line that a killed run may have left in a file, and enlarge a pipe. Raises OSError."""
+        status = os.fstat(self.descriptor)
         if stat.S_ISREG(status.st_mode) and status.st_size > 0:
-            end = b""  # where it may not be read; an empty line is no loss
+            end = b""  # where it may not be read: an empty line is no loss
             with contextlib.suppress(OSError), open(f"/dev/fd/{self.descriptor}", "rb") as file:
                 file.seek(-1, os.SEEK_END)
                 end = file.read(1)
-        if end != b"\n":
-            os.write(self.descriptor, b"\n")
+            self.write(b"" if end == b"\n" else b"\n")
         with contextlib.suppress(ImportError, AttributeError, OSError):  # it is no pipe; this is not Linux
             import fcntl
 
             fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
-    def write(self, lines: bytearray) -> int:
-        """Write all of `lines`, empty it, and return how many bytes that were. Raises OSError, Stopped."""
-        size = len(lines)
-        self.writing = True
-        while lines:
-            del lines[: os.write(self.descriptor, lines)]
-        self.writing = False
-        if self.abandoned:
-            raise Stopped
-        return size
+    def write(self, lines: bytes | bytearray) -> int:
+        """Write all of `lines`, and return how many bytes that were. Raises OSError."""
+        if self.terminal:
+            lines = TERMINAL_CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), lines)
+        rest = memoryview(lines)
+        while rest:
+            self.pending = len(rest)
+            written = self.writer.write(rest[: 2 * WRITE_BYTES])
+            if written is None:  # a program that shares it has made it non-blocking
+                os.set_blocking(self.descriptor, True)
+            rest = rest[written or 0 :]
+        self.pending = 0
+        return len(lines)
 
 
-def print_messages(group: Group, output: Output, progress: Progress, limit: int) -> None:
-    """Print `limit` messages, or until the group's `stop` is set. Raises Failure, KafkaException, Stopped, OSError."""
+def print_messages(member: Member, output: Output, limit: int) -> None:
+    """Print `limit` messages, or until the run is to stop. Raises Failure, KafkaException, OSError."""
     output.prepare()
-    while not group.stop.is_set() and progress.messages < limit:
-        group.after_callbacks()
-        first = group.consumer.poll(POLL_SECONDS)
-        group.errors.raise_failure()
-        # What has come by now: waiting until a batch is full would be latency.
-        room = min(BATCH, limit - progress.messages)
-        batch = [] if first is None else [first, *group.consumer.consume(room - 1, 0)]
-        lines = bytearray()
-        last: dict[int, Message] = {}
-        printed = 0
-        for message in batch:
-            if (error := message.error()) is not None:
-                group.errors.error_cb(error)
-                continue
-            partition: Any = message.partition()  # by the binding's types it could be None
-            offset: Any = message.offset()
-            lines += json_line(partition, offset, message.value())
-            last[partition] = message
-            printed += 1
-            if len(lines) > WRITE_BYTES:
-                progress.bytes += output.write(lines)
-                if group.stop.is_set():
-                    break
-        progress.bytes += output.write(lines)
-        progress.messages += printed
-        group.store_offsets(last)
-        if last:
-            group.errors.refused_since = None
-        progress.show(last)
+    printed = size = newest = 0
+    began, *_ = shown = (time.monotonic(), 0, 0)
+    try:
+        while not output.stop and printed < limit and not member.at_end():
+            batch = member.poll(min(BATCH, limit - printed))
+            lines = bytearray()
+            last: dict[int, Message] = {}
+            for message in batch:
+                partition, offset = message.partition() or 0, message.offset() or 0  # None by the binding's types only
+                lines += json_line(partition, offset, message.value())
+                last[partition] = message
+                printed += 1
+                if len(lines) > WRITE_BYTES:
+                    size += output.write(lines)
+                    lines = bytearray()
+                    if output.stop:
+                        break
+            size += output.write(lines)
+            for message in last.values():  # the offsets are stored here, and nowhere else
+                newest = max(newest, message.timestamp()[1])
+                member.errors.refused = NOT_REFUSED
+                with contextlib.suppress(KafkaException):  # a rebalance took the partition: others print it again
+                    member.client.store_offsets(message)
+            if not last and output.hangup is not None and output.hangup.poll(0):
+                break
+            now = (time.monotonic(), printed, size)
+            if now[0] - shown[0] >= output.progress_seconds:
+                show_progress(output, member.errors, shown, now, newest)
+                shown = now
+    finally:
+        elapsed = datetime.timedelta(seconds=int(time.monotonic() - began))
+        member.errors.note(f"stopped: {printed} messages in {elapsed}")
 
 
 # -- how it is doing
-
-
-class Progress:
-    """What was printed, and the lines that tell of it."""
-
-    def __init__(self, group: Group, console: Console) -> None:
-        self.group, self.console = group, console
-        self.newest = 0  # when the newest message printed was produced, in milliseconds since 1970
-        self.messages = self.bytes = 0
-        terminal = sys.stderr.isatty()
-        # A pipe's reader may write to this very terminal, too. Windows' console may show the escape sequence.
-        self.in_place = terminal and os.name == "posix" and stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
-        self.interval = 1.0 if self.in_place else LOG_SECONDS
-        if terminal and sys.stdout.isatty():
-            self.interval = float("inf")
-        self.started = self.shown_at = time.monotonic()
-        self.before = (0, 0)  # messages and bytes, when it was shown last
-
-    def show(self, last: dict[int, Message]) -> None:
-        """Take account of the last message of each partition in a batch, and show it all where it is time to."""
-        self.newest = max([self.newest, *(message.timestamp()[1] for message in last.values())])
-        seconds = time.monotonic() - self.shown_at
-        if seconds < self.interval:
-            return
-        messages, size = self.messages - self.before[0], self.bytes - self.before[1]
-        speed = f"{messages / seconds:.0f}/s, {size / seconds / 1e6:.1f} MB/s"
-        text = f"{self.messages} messages, {speed}, lag {self.group.lag()}"
-        if self.newest > 0:
-            text += f", newest {datetime.timedelta(seconds=max(0, int(time.time() - self.newest / 1000)))} old"
-        if not self.in_place:
-            text = f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}"
-        self.console.note(text, self.in_place)
-        self.shown_at, self.before = time.monotonic(), (self.messages, self.bytes)
-
-    def summary(self) -> str:
-        """Return the line for the end; to be called before the consumer is closed."""
-        elapsed = datetime.timedelta(seconds=int(time.monotonic() - self.started))
-        return f"stopped: {self.messages} messages in {elapsed}, lag {self.group.lag()}"
+def show_progress(output: Output, errors: Errors, before: Sequence[float], now: Sequence[float], newest: int) -> None:
+    """Say what has been printed between two times, each with messages and bytes by then; `newest` is a timestamp."""
+    seconds, printed = now[0] - before[0], now[1]
+    speed = f"{(printed - before[1]) / seconds:.0f}/s, {(now[2] - before[2]) / seconds / 1e6:.1f} MB/s"
+    age = f", newest {datetime.timedelta(seconds=max(0, int(time.time() - newest / 1000)))} old" if newest > 0 else ""
+    text = f"{printed} messages, {speed}, lag {errors.lag}{age}"
+    if output.in_place:
+        errors.note(text[: (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1], "\r")
+    else:
+        errors.note(f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}")
 
 
 # -- main
-
-
-def ends_within(thread: threading.Thread, seconds: float) -> bool:
-    """Wait for a thread's end at most so long; return whether it has ended."""
-    deadline = time.monotonic() + seconds
-    while thread.is_alive() and time.monotonic() < deadline:
-        thread.join(POLL_SECONDS / 2)  # in short steps: on Windows Ctrl-C does not interrupt a join
-    return not thread.is_alive()
-
-
-def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Connect, print until the end or a signal, leave the group; return the exit status (see main)."""
-    stop = threading.Event()
-    try:
-        config = read_config(arguments.config, console)
-        errors = Errors(console, arguments.topic, config["group.id"])
-        group = Group(arguments.config, config, errors, stop)
-    except Failure as error:
-        console.say(f"error: {error}")
-        return 2
-    if sys.stdout is None:
-        console.say("error: standard output is closed")
-        return 1
-    progress = Progress(group, console)
-    output = Output()
-    outcome: Failure | None = Failure("this is a defect of consumer.py: please report it with the lines above")
-
-    def read() -> None:
-        nonlocal outcome
-        try:
-            group.start(arguments.start)
-            try:
-                print_messages(group, output, progress, arguments.max_messages)
-            finally:
-                if not output.abandoned:
-                    console.note(progress.summary())
-            outcome = None
-        except Failure as error:
-            outcome = error
-        except KafkaException as error:
-            outcome = Failure(f"Kafka failed: {plain(error.args[0])}: run it again; if it stays so, ask who runs Kafka")
-        except (Stopped, BrokenPipeError):  # a signal; the reader has what it wanted
-            outcome = None
-        except OSError as error:
-            outcome = Failure(f"standard output: {error.strerror}")
-
-    def on_signal(number: int, _: object) -> None:
-        if stop.is_set():  # the second one ends the process at once, wherever the other threads hang
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-
-    # A handler runs only between two steps of the main thread, so that must never be within the client library.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    reading = threading.Thread(target=read, daemon=True)
-    reading.start()
-    while not stop.is_set() and not ends_within(reading, POLL_SECONDS):
-        pass
+def work(member: Member, output: Output, arguments: argparse.Namespace) -> int:
+    """Do all that touches Kafka and standard output, the goodbye included; return the exit status."""
     failure = ""
-    if not ends_within(reading, FINISH_SECONDS) and output.writing:
-        output.abandoned = True
-        failure = "standard output is blocked: what it did not take will be printed by the next run"
-    elif ends_within(reading, ANSWER_SECONDS):  # it may wait for a last answer
-        failure = str(outcome or "")
-    if failure:  # by a thread, for a reader of both outputs may stand still
-        saying = threading.Thread(target=console.say, args=(f"error: {failure}",), daemon=True)
-        saying.start()
-        ends_within(saying, ANSWER_SECONDS)
-    stop.set()  # from now on a first signal is enough
-    leaving = threading.Thread(target=group.consumer.close, daemon=True)  # commits what is stored
-    leaving.start()
-    if not ends_within(leaving, FAILED_CLOSE_SECONDS if failure else CLOSE_SECONDS):
-        console.say("warning: the broker did not confirm the last commit: what was printed last may be printed again")
-    if reading.is_alive() or leaving.is_alive():
-        os._exit(1 if failure else 0)  # past the interpreter's clean-up, which they would meet
+    try:
+        member.start(arguments.start)
+        print_messages(member, output, arguments.max_messages)
+    except (Failure, KafkaException) as error:
+        failure = str(error) if isinstance(error, Failure) else member.errors.sentence(error.args[0])
+    except OSError as error:  # a signal; or standard output, which fails, or whose reader has gone (EINVAL on Windows)
+        well = isinstance(error, (InterruptedError, ConnectionError)) or (os.name, error.errno) == ("nt", errno.EINVAL)
+        failure = "" if well else f"standard output: {error.strerror}"
+    finally:
+        output.stop, output.pending = True, 0  # from now on the main thread counts
+        if failure:
+            say(f"error: {failure}")
+        member.client.close()  # commits what is stored, and leaves the group
     return 1 if failure else 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start the worker, and wait for its end or a signal, then for STOP_SECONDS; return the exit status (see main)."""
+    if sys.stdout is None:
+        say("error: standard output is closed")
+        return 1
+    try:
+        config = read_config(arguments.config)
+        output = Output()
+        member = Member(config, Errors(config, arguments), output, arguments.exit_at_end)
+    except Failure as error:
+        say(f"error: {error}")
+        return 2
+
+    def on_signal(*_: object) -> None:
+        output.stop = True
+
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored: nohup
+        signals.append(signal.SIGHUP)
+    for number in signals:
+        signal.signal(number, on_signal)
+    statuses: list[int] = []
+    worker = threading.Thread(target=lambda: statuses.append(work(member, output, arguments)), daemon=True)
+    worker.start()
+    pending, moved = 0, time.monotonic()
+    while worker.is_alive():
+        worker.join(POLL_SECONDS)  # in short steps: on Windows Ctrl-C does not interrupt a join
+        for number in signals if output.stop else ():  # from now on one ends the process at once, wherever it hangs
+            signal.signal(number, signal.SIG_DFL)
+        if not output.stop or output.pending != pending:  # a slow reader is not one that stands still
+            pending, moved = output.pending, time.monotonic()
+        elif time.monotonic() - moved > STOP_SECONDS:
+            # It ends the process also where standard error is blocked.
+            faulthandler.dump_traceback_later(1, exit=True, file=os.open(os.devnull, os.O_WRONLY))
+            blocked = "standard output is blocked: what it did not take will be printed by the next run"
+            silent = "the broker does not answer: what was printed last may be printed again"
+            say(f"error: {blocked if pending else silent}")
+            os._exit(1)
+    return statuses[0] if statuses else 1  # none: a defect, with its traceback
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script with the arguments `argv` (the command line's by default); return its exit status.
 
-    0: stopped by Ctrl-C, SIGTERM, --max-messages or the end of its reader. 1: Kafka or standard output failed.
-    2: usage or configuration.
+    0: stopped by a signal, --max-messages, --exit-at-end, or its reader is gone. 1: Kafka or standard output failed or
+    hangs. 2: usage or configuration.
     """
     if sys.stderr is None:  # closed: librdkafka would print to what takes its descriptor next
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w")
     library = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
     parser = argparse.ArgumentParser(
-        description="Print the messages of a Kafka topic as JSON Lines.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        description="Print a Kafka topic as JSON Lines; see README.md.", allow_abbrev=False
     )
     option = parser.add_argument
     option("--topic", required=True, help="the topic to read")
     option("--config", default="config.ini", metavar="FILE", help="connection settings [config.ini]")
     option("--max-messages", type=int, default=sys.maxsize, metavar="N", help="stop after N messages")
     option("--from", dest="start", type=start_time, metavar="WHEN", help=f"first reset the group to {START_FORMS}")
+    option("--exit-at-end", action="store_true", help="stop when all that the topic holds now has been printed")
     option("--quiet", action="store_true", help="say nothing but warnings and errors")
     option("--version", action="version", version=f"%(prog)s {__version__}, {library}", help="what a bug report needs")
     arguments = parser.parse_args(argv)
@@ -787,7 +592,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("argument --topic: a topic name has 1 to 249 characters out of a-z A-Z 0-9 . _ -")
     if arguments.max_messages < 1:
         parser.error("argument --max-messages: must be at least 1")
-    return run(arguments, Console(arguments.quiet))
+    arguments.config = os.path.abspath(os.path.expanduser(arguments.config))
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class Running:
     def __init__(self, command: list[str]) -> None:
         self.command = command
         self.block = bytearray(BLOCK_BYTES)
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        self.log = tempfile.TemporaryFile()
         self.started = time.monotonic()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, env=ENVIRONMENT)
         assert self.process.stdout is not None

@@ -1,6 +1,5 @@
 """At least once: whatever happens to the consumer, its reader or the broker, no message is missing."""
 
-import json
 import random
 import re
 import signal
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from harness.broker import QUICK_START, Broker, free_port
-from harness.environment import ROOT, user_environment
+from harness.environment import ROOT, SCRIPT
 from harness.process import Start, offsets, seconds_at_most
-from harness.proxy import proxy
-from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings, write_config
+from harness.proxy import Proxy
+from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
 
 # ---- the consumer --------------------------------------------------------------------------------------------------
 
@@ -43,7 +42,7 @@ def test_killed_again_and_again(broker: Broker, topic3: str, start: Start, proto
 def test_a_kill_repeats_what_was_printed_in_the_last_second(broker: Broker, topic: str, start: Start) -> None:
     keys = settings(broker)
     run = start(keys, topic)
-    run.wait_for_words("partitions, group")
+    run.wait_for_words("this copy has")
     produced: list[float] = []
     while not produced or time.monotonic() < produced[0] + 4:
         produced.append(time.monotonic())
@@ -65,6 +64,23 @@ def test_two_signals_at_once_end_it_without_a_traceback(broker: Broker, topic: s
     with seconds_at_most(5):
         assert run.end() in (0, -signal.SIGTERM, -signal.SIGINT)
     assert "Traceback" not in run.stderr
+
+
+def test_a_terminal_that_is_closed_ends_it_like_sigterm(broker: Broker, topic: str, start: Start) -> None:
+    """Or the next run would wait for session.timeout.ms; but not what nohup has started."""
+    broker.produce(topic, [b"x"])
+    keys = settings(broker, {"session.timeout.ms": "30000"})
+    first = start(keys, topic)
+    first.wait_for_lines(1)
+    assert first.stop(signal.SIGHUP) == 0
+    broker.produce(topic, [b"y"])
+    second = start(keys, topic, command=["nohup", sys.executable, str(SCRIPT)])
+    second.wait_for_lines(1, 10)
+    second.process.send_signal(signal.SIGHUP)
+    broker.produce(topic, [b"z"])
+    second.wait_for_lines(2)
+    assert second.stop() == 0
+    assert offsets([first, second]) == {(0, 0): 1, (0, 1): 1, (0, 2): 1}
 
 
 @pytest.mark.quiet
@@ -139,7 +155,7 @@ def test_the_second_ctrl_c_ends_it_while_a_dead_broker_holds_up_the_goodbye(own_
     run.process.send_signal(signal.SIGINT)
     time.sleep(1)
     assert run.process.poll() is None  # it waits for the coordinator
-    with seconds_at_most(4):  # of the ten that the first one gives
+    with seconds_at_most(2):  # of the five that the first one gives
         assert run.stop() == -signal.SIGINT
     assert "Traceback" not in run.stderr
 
@@ -173,7 +189,7 @@ def test_two_copies_share_the_partitions(broker: Broker, topic3: str, start: Sta
     runs[0].wait_for(lambda _: set(offsets(runs)) == wanted)
     for run in runs:
         assert run.stop() == 0
-        assert run.stderr.count("partitions, group") == 1  # whatever is assigned later
+        assert run.stderr.count("partitions, group") == 1
     printed = [{(line["partition"], line["offset"]) for line in run.lines} - before for run in runs]
     assert all(printed)
     assert not printed[0] & printed[1]
@@ -192,7 +208,7 @@ def test_copies_come_and_go_while_messages_flow(broker: Broker, topic3: str, sta
             time.sleep(0.02)
 
     for run in runs:
-        run.wait_for_words("partitions, group")
+        run.wait_for_words("this copy has")
     flow(3)
     runs.append(start(keys, topic3))
     flow(5)
@@ -213,11 +229,11 @@ def test_copies_come_and_go_while_messages_flow(broker: Broker, topic3: str, sta
 
 def test_a_copy_without_a_partition_waits_in_reserve(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"])
-    keys = settings(broker, {"statistics.interval.ms": "1"})  # so that callbacks follow each other at once
+    keys = settings(broker)
     first = start(keys, topic)
     first.wait_for_lines(1)
     second = start(keys, topic)
-    second.wait_for_words("of 1 partitions")
+    second.wait_for_words("this copy has")
     assert first.stop() == 0
     broker.produce(topic, [b"y"])
     second.wait_for_lines(1)
@@ -243,7 +259,7 @@ def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: 
     run.wait_for(lambda run: len(offsets([run])) == 20, 60)  # some may be repeated
     assert run.stop() == 0
     assert set(offsets([run])) == {(0, n) for n in range(20)}
-    assert run.stderr.count("warning") == 1, run.stderr
+    assert 1 <= run.stderr.count("warning") <= 3, run.stderr  # a lost connection, all brokers down, a commit
     assert "error" not in run.stderr
     assert not re.search(r"\w+://|/(bootstrap|\d+): |\(after ", run.stderr)  # what only librdkafka's developers need
 
@@ -266,7 +282,7 @@ def test_a_broker_that_knows_no_broker_as_happens_while_it_shuts_down(
         size = int.from_bytes(found[1], "big") - len(found[0]) + len(found[1] + header)
         return piece[: found.start()] + size.to_bytes(4, "big") + header + piece[found.end() :]
 
-    with broker, proxy(broker.ports["SASL_PLAINTEXT"], port, edit=edit):
+    with broker, Proxy(broker.ports["SASL_PLAINTEXT"], port, edit=edit):
         topic = broker.create_topic("tron.forgotten")
         broker.produce(topic, [b"x" * 1000] * 5000)
         keys: Keys = {
@@ -290,59 +306,76 @@ def test_a_broker_that_knows_no_broker_as_happens_while_it_shuts_down(
             assert run.stop() == 0
 
 
-def test_what_one_consumer_has_forgotten_is_nothing_to_the_next(broker: Broker, topic: str, tmp_path: Path) -> None:
-    """Messages of the first are in hand when it is given up, and its callbacks go on. That it forgets is simulated."""
-    broker.produce(topic, [b"x" * 1000] * 3000)
-    config = write_config(tmp_path / "config.ini", settings(broker, {"statistics.interval.ms": "200"}))
+def test_a_connection_that_dies_without_a_word(kafka: None, start: Start, tmp_path: Path) -> None:
+    """As behind a router that was restarted, or where a laptop has slept: neither side is told."""
+    broker, port = Broker(tmp_path / "broker", QUICK_START), free_port()
+    listeners = f"PLAINTEXT://{broker.address('PLAINTEXT')},SASL_PLAINTEXT://127.0.0.1:{port}"
+    broker.properties["advertised.listeners"] = listeners
+    with broker, Proxy(broker.ports["SASL_PLAINTEXT"], port) as proxy:
+        topic = broker.create_topic("tron.dead")
+        broker.produce(topic, [b"x"])
+        keys: Keys = {"bootstrap.servers": f"127.0.0.1:{port}", "security.protocol": "SASL_PLAINTEXT"}
+        run = start(settings(broker, {**keys, "session.timeout.ms": "30000"}), topic)
+        run.wait_for_lines(1)
+        proxy.let_die()
+        broker.produce(topic, [b"y"])
+        run.wait_for_lines(2, 40)
+        assert run.stop() == 0
+
+
+def test_ctrl_c_while_the_start_waits_for_a_dead_coordinator(own_broker: Broker, start: Start) -> None:
+    """A commit that is not answered cannot be interrupted."""
+    topic = own_broker.create_topic("tron.coordinator")
+    keys: Keys = {"auto.offset.reset": "latest", "session.timeout.ms": "30000"}
+    assert own_broker.process is not None
+    # Frozen once it has told where the partitions end: the commit is the request after that.
     program = f"""if True:
-        import sys
+        import os, signal, sys
         sys.path.insert(0, {str(ROOT)!r})
         import consumer
-        seen = []
-        def stats_cb(errors, _):
-            seen.append(errors)
-            errors.no_brokers = errors is seen[0]
-        consumer.Errors.stats_cb = stats_cb
+        class Client(consumer.Consumer):
+            def commit(self, **arguments):
+                os.kill({own_broker.process.pid}, signal.SIGSTOP)
+                return super().commit(**arguments)
+        consumer.Consumer = Client
         sys.exit(consumer.main())"""
-    command = [sys.executable, "-c", program, "--config", str(config), "--topic", topic]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=user_environment()) as process:
-        assert process.stdout is not None
-        printed: set[int] = set()
-        while len(printed) < 3000:
-            printed.add(json.loads(process.stdout.readline())["offset"])
-            time.sleep(0.001)  # a reader so slow that messages are in hand all the time
-        process.terminate()
-        said = process.communicate()[1].decode()
-    assert process.returncode == 0, said
-    assert said.count("no broker is left") == 1
+    run = start(settings(own_broker, keys), topic, command=[sys.executable, "-c", program])
+    time.sleep(4)
+    assert run.process.poll() is None
+    began = time.monotonic()
+    assert run.stop() == 1
+    own_broker.process.send_signal(signal.SIGCONT)
+    assert time.monotonic() - began < 8
+    assert run.stderr.startswith("error: the broker does not answer")
 
 
-def test_a_broker_that_hangs_holds_up_the_end_for_ten_seconds_or_three_after_a_failure(
-    own_broker: Broker, start: Start
-) -> None:
+@pytest.mark.parametrize("hangs", ["the broker", "standard output", "both outputs"])
+def test_what_hangs_holds_up_the_end_for_five_seconds(own_broker: Broker, start: Start, hangs: str) -> None:
+    """Below the ten after which `docker stop` kills; a frozen broker and a reader that stands still, or either."""
     topic = own_broker.create_topic("tron.hangs")
     own_broker.produce(topic, [b"x" * 10_000] * 100)
     keys: Keys = {"auto.commit.interval.ms": "60000", "session.timeout.ms": "30000"}
-    run = start(settings(own_broker, keys), topic, "--quiet")
-    blocked = start(settings(own_broker, keys), topic, stdout=subprocess.PIPE)
-    run.wait_for_lines(100)
-    blocked.wait_for_words("partitions, group")
-    time.sleep(1)  # its pipe is full
+    pipes: dict[str, dict[str, int]] = {
+        "the broker": {},
+        "standard output": {"stdout": subprocess.PIPE},
+        "both outputs": {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+    }
+    run = start(settings(own_broker, keys), topic, **pipes[hangs])
+    if hangs == "the broker":
+        run.wait_for_lines(100)
+    else:
+        time.sleep(3)  # until its pipe is full
     assert own_broker.process is not None
     own_broker.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
-    run.process.send_signal(signal.SIGTERM)
-    blocked.process.send_signal(signal.SIGTERM)
-    blocked.wait_for_words("\nerror: standard output is blocked")
-    assert blocked.process.poll() is None  # the goodbye comes after the error
-    assert blocked.end() == 1
-    assert time.monotonic() - began < 8  # 1.5 s for the reader, and 3
-    assert run.end() == 0
-    assert 9 < time.monotonic() - began < 15  # a loaded machine needs a while for ten seconds
+    assert run.stop(signal.SIGTERM) == 1
+    took = time.monotonic() - began
     own_broker.process.send_signal(signal.SIGCONT)
-    for one in (run, blocked):
-        assert "\nwarning: the broker did not confirm the last commit: " in "\n" + one.stderr
-        assert "Traceback" not in one.stderr
+    assert 4.5 < took < 8
+    words = {"the broker": "the broker does not answer", "standard output": "standard output is blocked"}
+    if hangs in words:
+        assert run.stderr.splitlines()[-1].startswith(f"error: {words[hangs]}: ")
+    assert "Traceback" not in run.stderr
 
 
 def test_retention_deletes_what_was_not_yet_read(broker: Broker, topic: str, start: Start) -> None:
@@ -359,7 +392,7 @@ def test_retention_deletes_what_was_not_yet_read(broker: Broker, topic: str, sta
 
 
 def test_a_topic_that_is_made_anew(broker: Broker, topic: str, start: Start) -> None:
-    """Where the new topic is shorter than what was read of the old one, it begins anew, with a warning."""
+    """In the first half minute of a run, within which the client library lets a topic come into being."""
     broker.produce(topic, [b"old"] * 100)
     run = start(settings(broker), topic)
     run.wait_for_lines(100)

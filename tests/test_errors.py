@@ -1,4 +1,8 @@
-"""What a KafkaError becomes: the verdict follows its code, and the words of its text only choose the sentence."""
+"""What a KafkaError becomes: its code decides, a sentence names every setting, the library's own words follow."""
+
+import argparse
+import json
+import re
 
 import pytest
 from confluent_kafka import KafkaError
@@ -6,122 +10,197 @@ from confluent_kafka import KafkaError
 import consumer
 
 AT = "sasl_ssl://one.example:9093/bootstrap: "
-APACHE = "SASL authentication error: Authentication failed during authentication due to invalid credentials"
-REDPANDA = "SASL authentication error: SASL authentication failed: security: Invalid credentials"
-LOST_IN_LOGIN = "SASL SCRAM-SHA-512 mechanism handshake failed: Local: Broker transport failure: broker's supported "
-RESET = "SSL handshake failed: Disconnected: connection reset by peer: connecting to a PLAINTEXT broker listener?"
+REFUSED = KafkaError(
+    KafkaError._AUTHENTICATION, f"{AT}SASL authentication error: whatever (after 300ms in state AUTH_REQ)"
+)
+TLS = KafkaError(
+    KafkaError._SSL, f"{AT}SSL handshake failed: certificate verify failed (after 5ms in state SSL_HANDSHAKE)"
+)
+GONE = KafkaError(KafkaError._TRANSPORT, f"{AT}Connect to ipv4#127.0.0.1:9093 failed: Connection refused")
 DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "3/3 brokers are down")
+CUT = KafkaError(
+    KafkaError._AUTHENTICATION,
+    f"{AT}SASL SCRAM-SHA-512 mechanism handshake failed: Local: Broker transport failure: broker's supported ",
+)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which only the test lets pass."""
+    clock = [1000.0]
+    monkeypatch.setattr(consumer.time, "monotonic", lambda: clock[0])
+    return clock
 
 
 @pytest.fixture
 def errors() -> consumer.Errors:
     """The judge of a run that no broker has answered yet."""
-    return consumer.Errors(consumer.Console(quiet=False), "tron.topic", "alice-group")
+    config = {"group.id": "alice-group", "bootstrap.servers": "one.example:9093,two.example:9093"}
+    return consumer.Errors(config, argparse.Namespace(topic="tron.topic", config="my.ini", quiet=False))
 
 
-def judge(errors: consumer.Errors, *reports: KafkaError, waited: float = 0.0) -> str:
-    """Return the sentence with which these reports end the start of a run, nothing where it goes on."""
-    for report in reports:
-        errors.error_cb(report)
-    try:
-        errors.raise_failure()
-        errors.check_start(waited, "one.example:9093")
-    except consumer.Failure as failure:
-        return str(failure)
-    return ""
-
-
-@pytest.mark.parametrize("words", [APACHE, REDPANDA, "whatever a broker may say"])
-def test_a_login_is_refused_in_whatever_words(errors: consumer.Errors, words: str) -> None:
-    refused = KafkaError(KafkaError._AUTHENTICATION, f"{AT}{words} (after 300ms in state AUTH_REQ)")
-    sentence = judge(errors, refused, DOWN)
-    assert sentence == (f"the login was refused: check sasl.username and sasl.password (one.example:9093: {words})")
+@pytest.fixture
+def running(errors: consumer.Errors) -> consumer.Errors:
+    """The judge of a run that a broker has answered."""
+    errors.answered = True
+    return errors
 
 
 @pytest.mark.parametrize(
-    ("code", "words", "sentence"),
+    ("code", "named"),
     [
-        (KafkaError._SSL, "SSL handshake failed: certificate verify failed: x", "the broker's certificate is not"),
-        (KafkaError._SSL, "SSL handshake failed: no shared cipher", "the broker offers no TLS that fits"),
-        (KafkaError._TRANSPORT, "Receive failed: SSL alert number 116", "the client certificate was refused"),
-        (KafkaError._TRANSPORT, RESET, "no TLS on this port"),
-        (KafkaError._TRANSPORT, "Send failed: Broken pipe", "the broker closed the connection"),
         (
-            KafkaError._AUTHENTICATION,
-            "SASL SCRAM-SHA-512 mechanism handshake failed: Broker: Request not valid in current SASL state",
-            "this port takes no login",
+            KafkaError._TRANSPORT,
+            "one.example:9093,two.example:9093 bootstrap.servers security.protocol ssl.key.location",
+        ),
+        (KafkaError._ALL_BROKERS_DOWN, "one.example:9093,two.example:9093 bootstrap.servers security.protocol"),
+        (KafkaError._RESOLVE, "bootstrap.servers"),
+        (KafkaError._AUTHENTICATION, "sasl.username sasl.password sasl.* security.protocol"),
+        (
+            KafkaError._SSL,
+            "ssl.ca.location ssl.endpoint.identification.algorithm ssl.certificate.location ssl.key.location dates "
+            "security.protocol",
         ),
         (
-            KafkaError._AUTHENTICATION,
-            "SASL PLAIN mechanism handshake failed: Broker: Unsupported SASL mechanism",
-            "the broker does not offer this kind of login",
+            KafkaError._INVALID_ARG,
+            "my.ini ssl.key.location ssl.certificate.location ssl.key.password ssl.keystore.password sasl.mechanisms",
         ),
+        (KafkaError._BAD_MSG, "--from receive.message.max.bytes"),
+        (KafkaError._BAD_COMPRESSION, "--from"),
+        (KafkaError._MAX_POLL_EXCEEDED, "output asleep max.poll.interval.ms"),
+        (KafkaError._FATAL, "group.id group.instance.id group.protocol"),
+        (KafkaError._AUTO_OFFSET_RESET, "auto.offset.reset"),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, "tron.topic --topic"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "tron.topic --topic sasl.username"),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "alice-group group.id"),
+        (KafkaError.INVALID_SESSION_TIMEOUT, "session.timeout.ms"),
     ],
 )
-def test_a_reason_is_final_only_once_every_address_has_failed(
-    errors: consumer.Errors, code: int, words: str, sentence: str
+def test_a_sentence_names_every_setting_and_the_words_follow(errors: consumer.Errors, code: int, named: str) -> None:
+    sentence = errors.sentence(KafkaError(code, f"{AT}some words (after 3ms in state CONNECT)"))
+    assert sentence.endswith(" (one.example:9093: some words)")
+    for setting in named.split():
+        assert setting in sentence
+
+
+def test_every_code_that_the_script_names_is_one_of_the_library() -> None:
+    for name in [*consumer.HINTS, *consumer.CONNECTION]:
+        assert name == "CONNECTION" or isinstance(getattr(KafkaError, name), int)
+
+
+def test_a_code_without_a_sentence_has_the_words_of_the_library(errors: consumer.Errors) -> None:
+    assert errors.sentence(KafkaError(KafkaError._FAIL, "whatever")) == "whatever"
+
+
+# ---- the start -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, TLS], ids=["login", "TLS"])
+def test_a_refusal_ends_the_start_only_once_every_address_has_failed(
+    errors: consumer.Errors, capfd: pytest.CaptureFixture[str], refusal: KafkaError
 ) -> None:
-    assert judge(errors, KafkaError(code, AT + words), waited=consumer.START_SECONDS) == ""
-    assert judge(errors, DOWN).startswith(sentence)
+    errors.error_cb(GONE)
+    errors.error_cb(refusal)
+    assert errors.failure is None
+    assert errors.limit == consumer.START_SECONDS
+    errors.error_cb(DOWN)
+    assert errors.limit == 0
+    assert errors.trouble == errors.sentence(refusal)  # which tells more than what came first
+    assert capfd.readouterr().err == ""
 
 
-def test_a_connection_that_is_lost_in_the_middle_of_a_login_is_no_refusal(errors: consumer.Errors) -> None:
-    lost = KafkaError(KafkaError._AUTHENTICATION, AT + LOST_IN_LOGIN)
-    assert judge(errors, lost, DOWN) == ""
-    assert judge(errors, waited=consumer.DOWN_SECONDS + 1).startswith("no broker answers")
+@pytest.mark.parametrize("trouble", [GONE, CUT], ids=["out of reach", "lost in the middle of a login"])
+def test_what_may_be_a_second_address_has_a_few_seconds(errors: consumer.Errors, trouble: KafkaError) -> None:
+    for error in (trouble, DOWN):
+        errors.error_cb(error)
+    assert errors.limit == consumer.DOWN_SECONDS
+    assert errors.trouble.startswith("no connection to one.example:9093,two.example:9093")
 
 
-def test_where_no_address_gives_a_reason_the_connection_was_closed(errors: consumer.Errors) -> None:
-    assert judge(errors, DOWN).startswith("the broker closed the connection: check security.protocol")
+# ---- later ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("code", "sentence"),
-    [
-        (KafkaError.UNKNOWN_TOPIC_OR_PART, "there is no topic tron.topic: check --topic"),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "this user may not read topic tron.topic: check --topic"),
-        (KafkaError.GROUP_AUTHORIZATION_FAILED, "this user may not use group alice-group: group.id must begin"),
-        (KafkaError.INVALID_SESSION_TIMEOUT, "the broker does not allow this session.timeout.ms"),
-        (KafkaError._AUTO_OFFSET_RESET, "auto.offset.reset = error"),
-        (KafkaError._FATAL, "some text"),
-    ],
-)
-@pytest.mark.parametrize("connected", [False, True], ids=["start", "later"])
-def test_what_the_cluster_says_of_topic_and_group_is_final_whenever_it_comes(
-    errors: consumer.Errors, code: int, sentence: str, connected: bool
+def said(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the lines of standard error since the last time."""
+    return capfd.readouterr().err.splitlines()
+
+
+def test_each_code_is_told_once_a_minute_by_itself(
+    running: consumer.Errors, clock: list[float], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    errors.connected = connected
-    errors.error_cb(KafkaError(code, "some text"))
-    with pytest.raises(consumer.Failure, match=sentence):
-        errors.raise_failure()
-
-
-@pytest.mark.parametrize("words", [RESET, "Connect to ipv4#127.0.0.1:9093 failed: Connection refused"])
-def test_what_has_worked_once_is_a_lost_connection(
-    errors: consumer.Errors, capfd: pytest.CaptureFixture[str], words: str
-) -> None:
-    errors.connected = True
-    for report in (KafkaError(KafkaError._TRANSPORT, AT + words), DOWN):
-        errors.error_cb(report)
-        errors.raise_failure()
-    reason = words.removesuffix(": connecting to a PLAINTEXT broker listener?")
-    said = capfd.readouterr().err
-    assert said == f"warning: lost connection: one.example:9093: {reason}; trying again until it works\n"
-
-
-@pytest.mark.parametrize("words", [APACHE, REDPANDA])
-def test_a_login_that_is_refused_for_long_is_refused_for_good(
-    errors: consumer.Errors, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str
-) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr(consumer.time, "monotonic", lambda: clock[0])
-    errors.connected = True
-    refused = KafkaError(KafkaError._AUTHENTICATION, AT + words)
-    for clock[0] in (1000.0, 1000.0 + consumer.REFUSED_SECONDS):
-        errors.error_cb(refused)
-        errors.raise_failure()
+    for error in (GONE, DOWN, TLS, GONE, DOWN, TLS):
+        running.error_cb(error)
+    running.on_commit(KafkaError(KafkaError._WAIT_COORD), [])
+    running.on_commit(KafkaError(KafkaError._TIMED_OUT), [])
+    lines = said(capfd)
+    assert [line.split()[1] for line in lines] == ["lost", "lost", "TLS", "what"]
+    clock[0] += consumer.QUIET_SECONDS - 1
+    running.error_cb(GONE)
+    assert said(capfd) == []
     clock[0] += 1
-    errors.error_cb(refused)
-    with pytest.raises(consumer.Failure, match="the login was refused"):
-        errors.raise_failure()
-    assert capfd.readouterr().err.count("warning: ") == 1
+    running.error_cb(GONE)
+    assert said(capfd) == lines[:1]
+
+
+def test_trying_again_is_said_only_of_what_passes_by_itself(
+    running: consumer.Errors, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = KafkaError(KafkaError._FAIL, "whatever")
+    for error in (GONE, DOWN, TLS, REFUSED, other):
+        running.error_cb(error)
+    assert [line.endswith("; trying again until it works") for line in said(capfd)] == [True, True, False, False, False]
+
+
+def test_a_lost_connection_is_told_with_the_address(
+    running: consumer.Errors, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running.error_cb(GONE)
+    (line,) = said(capfd)
+    assert re.match("warning: lost connection, or an address that the broker advertises .* .one.example:9093: ", line)
+
+
+def test_a_login_that_was_cut_is_a_lost_connection(running: consumer.Errors, capfd: pytest.CaptureFixture[str]) -> None:
+    running.error_cb(CUT)
+    assert said(capfd)[0].startswith("warning: lost connection")
+    assert running.refused == consumer.NOT_REFUSED
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, TLS], ids=["login", "TLS"])
+def test_a_refusal_that_lasts_for_thirty_seconds_ends_the_run(
+    running: consumer.Errors, clock: list[float], refusal: KafkaError
+) -> None:
+    assert consumer.REFUSED_SECONDS == 30
+    for passed in (0, 29):
+        clock[0] = 1000.0 + passed
+        running.error_cb(refusal)
+        assert running.failure is None
+    clock[0] += 1
+    running.error_cb(refusal)
+    assert str(running.failure) == running.sentence(refusal)
+
+
+def test_two_refusals_an_hour_apart_on_a_quiet_topic_are_not_one_that_lasts(
+    running: consumer.Errors, clock: list[float]
+) -> None:
+    for _ in range(3):
+        running.error_cb(REFUSED)
+        clock[0] += 3600
+    assert running.failure is None
+
+
+def test_an_assignment_between_two_refusals_tells_that_it_passed(running: consumer.Errors, clock: list[float]) -> None:
+    statistics = {"topics": {}, "brokers": {}, "cgrp": {"join_state": "steady", "assignment_size": 1}}
+    running.error_cb(REFUSED)
+    running.stats_cb(json.dumps(statistics))
+    clock[0] += 40
+    running.error_cb(REFUSED)
+    assert running.failure is None
+
+
+@pytest.mark.parametrize("code", sorted(consumer.FINAL))
+@pytest.mark.parametrize("answered", [False, True], ids=["start", "later"])
+def test_what_does_not_pass_ends_the_run_whenever_it_comes(errors: consumer.Errors, code: str, answered: bool) -> None:
+    errors.answered = answered
+    error = KafkaError(getattr(KafkaError, code), "some text")
+    errors.error_cb(error)
+    assert str(errors.failure) == errors.sentence(error)

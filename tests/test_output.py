@@ -18,6 +18,7 @@ from harness.broker import Broker
 from harness.environment import SCRIPT
 from harness.process import Start, parse, peak_memory, seconds_at_most, shell
 from harness.settings import PROTOCOLS, Keys, settings, write_config
+from harness.terminal import Terminal
 
 import consumer
 
@@ -31,7 +32,7 @@ def test_a_reader_that_stalls_for_longer_than_max_poll_interval(
     quick = {} if protocol else {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}
     keys = {**settings(broker, {"max.poll.interval.ms": "2000", **protocol}), **quick}
     run = start(keys, topic, stdout=subprocess.PIPE, constants={"QUIET_SECONDS": 2.0})
-    run.wait_for_words("partitions, group")
+    run.wait_for_words("this copy has")
     assert run.process.stdout is not None
     printed: Counter[int] = Counter()
     for count in (500, 1000):
@@ -40,7 +41,9 @@ def test_a_reader_that_stalls_for_longer_than_max_poll_interval(
         while len(printed) < count:
             printed[parse(run.process.stdout.readline().decode())[0]["offset"]] += 1
             assert printed.total() < 2 * count + 1000
-    run.wait_for(lambda run: run.stderr.count("warning: standard output was blocked for max.poll.interval.ms") == 2)
+    run.wait_for(
+        lambda run: run.stderr.count("warning: output blocked, or machine asleep, for max.poll.interval.ms") == 2
+    )
     assert set(printed) == set(range(1000))
     run.process.stdout.close()
     assert run.stop() == 0
@@ -56,7 +59,6 @@ def test_a_pipe_holds_what_the_reader_works_on(broker: Broker, topic: str, start
     assert fcntl.fcntl(run.process.stdout, fcntl.F_GETPIPE_SZ) == consumer.PIPE_BYTES == 256 * 1024
 
 
-@pytest.mark.quiet  # the reader is to take the write in hand within the time that it is given
 def test_a_slow_reader_gets_the_write_in_hand_and_no_more(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [lz4.frame.compress(b"x" * 1_500_000)] * 100)  # a batch, and each line a write
     keys = settings(broker)
@@ -71,34 +73,35 @@ def test_a_slow_reader_gets_the_write_in_hand_and_no_more(broker: Broker, topic:
         time.sleep(len(piece) / 2_500_000)
     assert run.end() == 0, run.stderr
     assert [line["offset"] for line in parse(output.decode())] == [0, 1, 2, 3]
-    assert re.search(r"^stopped: 4 messages in 0:00:\d\d, lag 96$", run.stderr, re.M)
+    assert re.search(r"^stopped: 4 messages in 0:00:\d\d$", run.stderr, re.M)
     rest = start(keys, topic, "--max-messages", "1")
     assert rest.end() == 0
     assert rest.lines[0]["offset"] == 4
 
 
-def test_a_pipe_that_was_made_non_blocking(broker: Broker, topic: str, start: Start) -> None:
+@pytest.mark.parametrize("in_mid_run", [False, True], ids=["from the start", "in mid-run"])
+def test_a_pipe_that_was_made_non_blocking(broker: Broker, topic: str, start: Start, in_mid_run: bool) -> None:
     broker.produce(topic, [b"x" * 10_000] * 200)
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    os.set_blocking(writer, in_mid_run)
     run = start(settings(broker), topic, "--max-messages", "200", stdout=writer)
-    os.close(writer)
     with open(reader, encoding="utf-8") as pipe:
         run.wait_for_words("partitions, group")
         time.sleep(1)  # it is full
+        os.set_blocking(writer, False)  # as another program may that shares it
+        os.close(writer)
         printed = parse(pipe.read())
     assert run.end() == 0, run.stderr
     assert [line["offset"] for line in printed] == list(range(200))
 
 
-@pytest.mark.quiet  # half a second is left beside what a reader is given
 def test_a_reader_that_stands_still_does_not_hold_up_sigterm(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x" * 10_000] * 1000)
     keys = settings(broker)
     run = start(keys, topic, stdout=subprocess.PIPE)
     run.wait_for_words("partitions, group")
     time.sleep(1)
-    with seconds_at_most(2):
+    with seconds_at_most(7):
         assert run.stop(signal.SIGTERM) == 1
     assert "error: standard output is blocked" in run.stderr
     assert "Traceback" not in run.stderr
@@ -217,6 +220,15 @@ def test_a_socket_as_standard_output(broker: Broker, topic: str, start: Start) -
     assert "error" not in run.stderr
 
 
+def test_reader_gone_of_a_quiet_topic(broker: Broker, topic: str, tmp_path: Path) -> None:
+    """The prompt comes back without a further message, as with `tail -f`."""
+    broker.produce(topic, [b"x"] * 3)
+    with seconds_at_most(10):
+        ended = shell(f"{command(tmp_path, settings(broker), topic)} --quiet | head -n 3", tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [line["offset"] for line in parse(ended.stdout)] == [0, 1, 2]
+
+
 def test_reader_of_both_outputs_gone(broker: Broker, topic: str, tmp_path: Path) -> None:
     broker.produce(topic, [b"x" * 1000] * 10_000)
     ended = shell(f"{command(tmp_path, settings(broker), topic)} 2>&1 | head -n 3", tmp_path)
@@ -234,3 +246,19 @@ def test_a_half_line_left_by_a_kill_is_not_continued(broker: Broker, topic: str,
     assert ended.returncode == 0
     output.chmod(0o600)
     assert output.read_text() == '{"partition": 0, "off\n{"partition": 0, "offset": 0, "value": "x"}\n'
+
+
+def test_a_terminal_is_sent_no_character_that_it_might_obey(
+    broker: Broker, topic: str, start: Start, terminal: Terminal
+) -> None:
+    """The JSON value stays the same."""
+    text = "".join(map(chr, range(0xA1))) + 'ü \\ \x9b31m "'
+    broker.produce(topic, [text.encode()])
+    run = start(settings(broker), topic, "--max-messages", "1", stdout=terminal.descriptor)
+    assert run.end() == 0
+    line = terminal.wait_for(r"\{.*\}\r\n")[0]
+    assert json.loads(line)["value"] == text
+    assert not re.search("[\x00-\x1f\x7f-\x9f]", line.rstrip("\r\n"))
+    run = start(settings(broker), topic, "--max-messages", "1")
+    assert run.end() == 0
+    assert "\x9b" in run.stdout  # elsewhere they are as they were

@@ -54,11 +54,10 @@ def test_a_group_that_began_at_the_end_misses_nothing_from_then_on(
 
 
 @STRATEGIES
-@pytest.mark.parametrize("commit", [{}, NO_COMMIT], ids=["", "without auto-commit"])
 def test_a_partition_that_is_added_is_read_from_its_first_message(
-    broker: Broker, topic: str, start: Start, commit: Keys, protocol: Keys
+    broker: Broker, topic: str, start: Start, protocol: Keys
 ) -> None:
-    keys = settings(broker, {**LATEST, "topic.metadata.refresh.interval.ms": "1000", **commit, **protocol})
+    keys = settings(broker, {**LATEST, "topic.metadata.refresh.interval.ms": "1000", **protocol})
     run = start(keys, topic)
     run.wait_for_words(WAITS)
     add_partition(broker, topic, 2)
@@ -100,7 +99,7 @@ def test_a_partition_that_is_added_after_from_end_is_read_from_its_first_message
     broker: Broker, topic: str, start: Start
 ) -> None:
     broker.produce(topic, [b"before"] * 5)
-    keys = settings(broker, {**LATEST, **NO_COMMIT})
+    keys = settings(broker, LATEST)
     first = start(keys, topic, "--from", "end")
     first.wait_for_words("starts where --from says")
     assert first.stop() == 0
@@ -121,13 +120,59 @@ def test_two_copies_of_a_new_group_begin_at_the_end_of_all_partitions(
     keys = settings(broker, {**LATEST, **protocol})
     runs = [start(keys, topic3), start(keys, topic3)]
     for run in runs:
-        run.wait_for_words("partitions, group")
+        run.wait_for_words("this copy has")
     for partition in range(3):
         broker.produce(topic3, [b"after"], partition=partition)
     broker.wait_until_committed(keys["group.id"], topic3, 3)
     assert [run.stop() for run in runs] == [0, 0]
     found = [(line["partition"], line["offset"]) for run in runs for line in run.lines]
     assert sorted(found) == [(0, 100), (1, 100), (2, 100)]
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_one_group_for_two_topics_misses_nothing_and_prints_nothing_old(
+    broker: Broker, topic: str, topic3: str, start: Start, how: int, protocol: Keys
+) -> None:
+    """The group has members of the other topic, so that Kafka refuses a commit before the first assignment."""
+    keys = settings(broker, {**LATEST, **protocol})
+    other = start(keys, topic3)
+    other.wait_for_words("this copy has")
+    broker.produce(topic, [b"before"] * 200)
+    first = start(keys, topic)
+    first.wait_for_words("this copy has 1 partitions")
+    time.sleep(1)
+    first.process.send_signal(how)
+    first.end()
+    assert first.lines == []
+    broker.produce(topic, [b"while it was away"] * 10)
+    second = start(keys, topic)
+    second.wait_for_lines(10)
+    broker.produce(topic3, [b"for the other"], partition=2)
+    other.wait_for_lines(1)
+    assert [run.stop() for run in (second, other)] == [0, 0]
+    assert printed(second, 0) == list(range(200, 210))
+
+
+@PROTOCOLS
+def test_two_copies_of_a_second_topic_go_on_where_they_stopped(
+    broker: Broker, topic: str, topic3: str, start: Start, protocol: Keys
+) -> None:
+    """The one that goes on has its partitions from where the other was, and not from where it was itself started."""
+    keys = settings(broker, {**LATEST, **protocol})
+    other = start(keys, topic)
+    other.wait_for_words("this copy has")
+    runs = [start(keys, topic3), start(keys, topic3)]
+    for run in runs:
+        run.wait_for_words("this copy has")
+    for number in range(2):
+        for partition in range(3):
+            broker.produce(topic3, [b"x"] * 5, partition=partition)
+        broker.wait_until_committed(keys["group.id"], topic3, 3)
+        assert runs[number].stop() == 0
+    assert other.stop() == 0
+    found = sorted((line["partition"], line["offset"]) for run in runs for line in run.lines)
+    assert found == sorted(broker.messages(topic3, 3))
 
 
 @PROTOCOLS
@@ -138,7 +183,8 @@ def test_without_auto_commit_a_new_group_begins_at_the_end_each_time_and_leaves_
     for number in range(2):
         broker.produce(topic3, [b"before"] * 5, partition=1)
         run = start(keys, topic3)
-        run.wait_for_words(WAITS)
+        run.wait_for_words("this copy has")
+        time.sleep(1)  # until the client library has asked where the partitions end
         broker.produce(topic3, [b"after"], partition=1)
         run.wait_for_lines(1)
         time.sleep(0.5)

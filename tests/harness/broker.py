@@ -46,6 +46,7 @@ from harness.environment import user_environment
 # kafka_2.13 brings the broker; without an slf4j binding a broker that fails dies without a word.
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.0+org.slf4j:slf4j-simple:1.7.36"
 PASSWORD = "s3cret %40;#=\"' ü"  # every character that an INI file or a URL could trip over
+CHAINS = ("tron.", "solana.")  # how the names of the topics begin that USER may read
 START_SECONDS = 90
 # For brokers that do not live long: half of the CPU time for the start, and a third less throughput.
 QUICK_START = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
@@ -182,9 +183,9 @@ class Kafka(ABC):
         )
 
     def grant(self) -> None:
-        """Create USER with PASSWORD, who may read the topics `tron.*` and the groups that begin with its name."""
+        """Create USER with PASSWORD, who may read the topics of CHAINS and the groups that begin with its name."""
         self.set_password(PASSWORD)
-        rules = [self.acl(ResourceType.TOPIC, "tron."), self.acl(ResourceType.GROUP, USER)]
+        rules = [*(self.acl(ResourceType.TOPIC, chain) for chain in CHAINS), self.acl(ResourceType.GROUP, USER)]
         wait(self.admin.create_acls(rules))
 
     def withdraw(self, rule: AclBinding) -> None:
@@ -273,7 +274,7 @@ class Broker(Kafka):
     """One Kafka node in `directory`; `with Broker(directory) as broker:` starts it and always stops it.
 
     `java` are Java's options, and `properties` are added to its server.properties. The user USER may read the topics
-    `tron.*` and the groups that begin with its name; `admin` and `producer` may do everything.
+    of CHAINS and the groups that begin with its name; `admin` and `producer` may do everything.
     """
 
     def __init__(self, directory: Path, java: Sequence[str] = ("-Xmx1g",), **properties: str) -> None:
@@ -285,6 +286,7 @@ class Broker(Kafka):
         self.log = directory / "broker.log"
         self.ports = {name: free_port() for name in ("SASL_SSL", "SASL_PLAINTEXT", "PLAINTEXT", "CONTROLLER")}
         self.properties = properties
+        self.features: list[str] = []  # levels of Kafka's features, such as "group.version=0"
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Broker":
@@ -417,6 +419,7 @@ class Broker(Kafka):
                 f"--cluster-id={cluster_id}",  # which may begin with a hyphen
                 "-c",
                 str(self.directory / "server.properties"),
+                *(option for feature in self.features for option in ("--feature", feature)),
             ),
             capture_output=True,
             text=True,

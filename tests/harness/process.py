@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,14 @@ class Run:
     """
 
     def __init__(
-        self, directory: Path, arguments: list[str], constants: Mapping[str, float] | None = None, **options: Any
+        self,
+        directory: Path,
+        arguments: list[str],
+        constants: Mapping[str, float] | None = None,
+        command: Sequence[str] = (sys.executable, str(SCRIPT)),
+        **options: Any,
     ) -> None:
-        """Start it in the environment of a user."""
-        command = [sys.executable, str(SCRIPT)]
+        """Start it in the environment of a user; `command` is what is put before the arguments."""
         if constants:
             command = [sys.executable, "-c", _WITH_CONSTANTS, str(ROOT), json.dumps(constants)]
         number = next(_number)
