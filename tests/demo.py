@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Try consumer.py without an account: start a real Kafka on this machine, feed it Tron blocks, and read them.
+"""Try consumer.py without an account: start a real Kafka on this machine, feed it blocks, and read them.
 
     $ python tests/demo.py
     demo: starting Kafka: 7 s
     demo: lines are cut to fit; Ctrl-C stops everything. In a second terminal:
         cd /tmp/kafka-demo-k1c2a3b4 && PATH=/home/me/kafka/.venv/bin:$PATH
         python consumer.py --topic tron.broadcasted.transactions
-    tron.broadcasted.transactions: 3 of 3 partitions, group tron_user-demo: starts at the beginning
+    tron.broadcasted.transactions: 3 partitions, group tron_user-demo: starts at the beginning
     {"partition": 0, "offset": 0, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},\\"Head}
 
 What to do in the second terminal is said again before it scrolls away. Standard output is the consumer's alone, and
@@ -28,13 +28,13 @@ from pathlib import Path
 
 import lz4.frame
 import psutil
-from harness.blocks import proto_block, transaction_block
+from harness.blocks import proto_block, proto_trades, transaction_block
 from harness.broker import QUICK_START, USER, Broker, NoKafka, jars_directory, kafka_jars
 from harness.environment import SCRIPT
 from harness.settings import settings, write_config
 
 TOPIC = "tron.broadcasted.transactions"
-BLOCKS = {TOPIC: transaction_block, "tron.transactions.proto": proto_block}
+BLOCKS = {TOPIC: transaction_block, "tron.transactions.proto": proto_block, "solana.dextrades.proto": proto_trades}
 PARTITIONS = 3
 PAUSE_SECONDS = 0.3  # between two blocks
 GOODBYE_SECONDS = 10  # for the consumer to leave its group; it needs two at the most

@@ -15,10 +15,11 @@ from typing import Any
 
 import psutil
 import pytest
-from harness.blocks import proto_block, transaction_block
+from harness.blocks import proto_block, proto_trades, transaction_block
 from harness.environment import ROOT, user_environment
 from harness.process import parse, seconds_at_most, shell
 from harness.terminal import Terminal
+from solana.dex_block_message_pb2 import DexParsedBlockMessage
 from tron.block_message_pb2 import BlockMessage
 
 import consumer
@@ -113,7 +114,7 @@ def test_stream_in_a_terminal(demo: Demo, tmp_path: Path) -> None:
     with seconds_at_most(10):
         ended = shell("\n".join(hint[:2]) + " --max-messages 6", tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert "3 of 3 partitions" in ended.stderr
+    assert "3 partitions, group" in ended.stderr
     assert "warning" not in ended.stderr
     for message in parse(ended.stdout):
         assert_is_a_block(message["value"])
@@ -218,6 +219,20 @@ def test_proto_blocks_of_the_feed() -> None:
         for ours, theirs in zip(message.Transactions, block["Transactions"], strict=True):
             assert ours.Header.Hash.hex() == theirs["TransactionHeader"]["Hash"]
             assert ours.Header.Index == theirs["TransactionHeader"]["Index"]
+
+
+def test_proto_trades_of_the_feed() -> None:
+    """The vendor's class reads all of it; the addresses have their length, and some begin with a zero byte."""
+    payers = []
+    for number in range(200):
+        serialised = proto_trades(number)
+        message = DexParsedBlockMessage.FromString(serialised)
+        assert message.SerializeToString() == serialised
+        assert b"base64" in consumer.json_line(0, 0, serialised)
+        assert {len(each.Trades) for each in message.Transactions} == {1}
+        payers += [each.Header.FeePayer for each in message.Transactions]
+    assert {len(payer) for payer in payers} == {32}
+    assert {payer[0] == 0 for payer in payers} == {True, False}
 
 
 def test_it_needs_its_short_list_only() -> None:

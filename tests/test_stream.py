@@ -3,17 +3,20 @@
 import base64
 import json
 import random
+import re
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import lz4.frame
+import pytest
 from harness.blocks import transaction_block
-from harness.broker import AclOperation, Broker, ResourceType, wait
-from harness.environment import user_environment
-from harness.process import Run, Start, peak_memory
+from harness.broker import PASSWORD, USER, AclOperation, Broker, ResourceType, wait
+from harness.environment import ROOT, SCRIPT, user_environment
+from harness.process import Run, Start, peak_memory, shell
 from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings, write_config
 
 import consumer
@@ -31,7 +34,7 @@ def test_every_message_is_printed_in_order(broker: Broker, topic: str, start: St
 def test_a_message_is_printed_when_it_comes(broker: Broker, topic: str, start: Start) -> None:
     """It waits neither for others to fill a batch nor for the end of a poll."""
     run = start(settings(broker), topic)
-    run.wait_for_words("partitions, group")
+    run.wait_for_words("this copy has")
     seconds = []
     for number in range(21):
         began = time.monotonic()
@@ -101,35 +104,52 @@ def memory_to_the_end(run: Run) -> int:
     return peak
 
 
-def test_without_certificates_on_the_plaintext_listener(broker: Broker, topic: str, start: Start) -> None:
+@pytest.mark.parametrize(("port", "listener"), [("9093", "SASL_SSL"), ("9092", "SASL_PLAINTEXT")])
+def test_either_port_of_the_example(broker: Broker, topic: str, tmp_path: Path, port: str, listener: str) -> None:
+    """As a user edits it: the login, and the semicolons. Its paths are relative to itself, wherever it is run."""
     broker.produce(topic, [lz4.frame.compress(b"x")])
-    keys = settings(
-        broker,
-        {
-            "bootstrap.servers": broker.address("SASL_PLAINTEXT"),
-            "security.protocol": "SASL_PLAINTEXT",
-            "ssl.ca.location": None,
-            "ssl.certificate.location": None,
-            "ssl.key.location": None,
-        },
-    )
-    run = start(keys, topic, "--max-messages", "1")
-    assert run.end() == 0
+    text = (ROOT / "config.example.ini").read_text(encoding="utf-8")
+    with_tls = re.findall(r"^\w.*", text.partition("# Port 9093")[2].partition("# Port 9092")[0], re.M)
+    without = re.findall(r"^;(\w.*)", text.partition("# Port 9092")[2].partition("\n\n")[0], re.M)
+    assert (len(with_tls), len(without)) == (6, 2)
+    if port == "9092":
+        for line in with_tls:
+            text = text.replace(f"\n{line}\n", f"\n;{line}\n")
+        for line in without:
+            text = text.replace(f"\n;{line}\n", f"\n{line}\n")
+    else:
+        shutil.copytree(broker.certificates, tmp_path / "home" / "certs")
+    hosts = ",".join(f"rpk{number}.bitquery.io:{port}" for number in range(3))
+    for old, new in {hosts: broker.address(listener), "YOUR_USERNAME": USER, "YOUR_PASSWORD": PASSWORD}.items():
+        assert text.count(f"= {old}\n") == 1
+        text = text.replace(f"= {old}\n", f"= {new}\n")
+    config = tmp_path / "home" / "config.ini"
+    config.parent.mkdir(exist_ok=True)
+    config.touch(mode=0o600)
+    config.write_text(text, encoding="utf-8")
+    arguments = ["--config", "home/config.ini", "--topic", topic, "--from", "beginning", "--exit-at-end"]
+    run = Run(tmp_path, arguments, cwd=tmp_path)
+    assert run.end() == 0, run.stderr
     assert run.lines == [{"partition": 0, "offset": 0, "value": "x"}]
+    assert "warning" not in run.stderr
 
 
-def test_paths_are_relative_to_the_ini_wherever_it_is_run(broker: Broker, topic: str, tmp_path: Path) -> None:
+def test_an_ini_by_a_link_or_a_tilde_or_a_pipe(broker: Broker, topic: str, tmp_path: Path) -> None:
+    """Certificates are beside the file itself; a pipe is in no directory, so that the current one counts."""
     broker.produce(topic, [b"x"])
     home = tmp_path / "home"
     shutil.copytree(broker.certificates, home / "certs")
-    keys = settings(broker)
+    keys = settings(broker, {"group.id": None})
     for key in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
         keys[key] = f"certs/{Path(keys[key]).name}"
-    write_config(home / "config.ini", keys)
-    arguments = ["--config", "home/config.ini", "--topic", topic, "--max-messages", "1"]
-    run = Run(tmp_path, arguments, cwd=tmp_path)
-    assert run.end() == 0, run.stderr
-    assert len(run.lines) == 1
+    write_config(home / "real.ini", keys)
+    (tmp_path / "link.ini").symlink_to(home / "real.ini")
+    arguments = f"--topic {topic} --from beginning --max-messages 1 --quiet"
+    for config, directory in (("link.ini", tmp_path), ("~/real.ini", tmp_path), ("<(cat real.ini)", home)):
+        option = f"--config {config}" if "<" in config else f"--config='{config}'"
+        ended = shell(f"{sys.executable} {SCRIPT} {option} {arguments}", directory, HOME=str(home))
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout == '{"partition": 0, "offset": 0, "value": "x"}\n'
 
 
 def test_config_ini_in_the_current_directory_is_the_default(broker: Broker, topic: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tron blocks to feed a topic with: real ones in shape, varied from a number."""
+"""Blocks to feed a topic with, each made from its number: Tron's, shaped as real ones, and a little of Solana's."""
 
 import json
 import random
@@ -9,6 +9,8 @@ from harness.environment import ROOT
 
 _SAMPLE = json.loads((ROOT / "tests" / "data" / "tron_transaction.json").read_text(encoding="utf-8"))
 _BLOCK_MILLISECONDS = 3000  # Tron makes a block every 3 s
+SLOT = 380_000_000  # of Solana, early in 2026
+_RAYDIUM = bytes.fromhex("4bd949c43602c33f207790ed16a3524ca1b9975cf121a2a90cffec7df8b68acd")  # an exchange's program
 
 
 def transaction_block(number: int) -> bytes:
@@ -52,6 +54,26 @@ def proto_block(number: int) -> bytes:
     for transaction in block["Transactions"]:
         inner = transaction["TransactionHeader"]
         message += _field(4, _field(1, _field(1, bytes.fromhex(inner["Hash"])) + _field(3, inner["Index"])))
+    return message
+
+
+def proto_trades(number: int) -> bytes:
+    """Return a block of Solana's trades, with some fields of each: a serialised DexParsedBlockMessage.
+
+    One address in four begins with a zero byte, which base58 writes as a 1 of its own.
+    """
+    dice = random.Random(number)
+
+    def address() -> bytes:
+        return (b"" if dice.randrange(4) else b"\0") + dice.randbytes(32)
+
+    slot, hash_ = _field(1, SLOT + number), _field(2, address()[:32])
+    message = _field(1, slot + hash_ + _field(6, 1_767_000_000 + number))
+    for index in range(1, dice.randint(2, 6)):
+        sides = [_field(side, _field(1, dice.randrange(10**12))) for side in (4, 5)]  # bought and sold
+        trade = _field(2, _field(1, _RAYDIUM) + _field(2, b"raydium_amm")) + b"".join(sides)
+        header = _field(1, 5000) + _field(2, address()[:32])  # the fee and who pays it
+        message += _field(2, _field(1, index) + _field(2, dice.randbytes(64)) + _field(4, header) + _field(5, trade))
     return message
 
 
