@@ -8,7 +8,7 @@
 
 A message counts as read only when its line has been written. So whatever kills the script, the next run of the
 same group prints what is missing: every message at least once. A worker thread does all that touches Kafka and
-standard output; the main thread waits for it and for signals, and ends the process where the worker hangs.
+standard output; the main thread waits for it and for signals, and ends the process if the worker hangs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 try:
-    import confluent_kafka.admin  # which the client would import later, when that may fail
+    import confluent_kafka.admin  # the client would import it later, when no file can be opened any more
     from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
     from lz4.frame import create_decompression_context, decompress_chunk, reset_decompression_context
 except ImportError as missing:
@@ -44,32 +44,32 @@ except ImportError as missing:
 
 __version__ = "2.0.0"
 
-DEFAULTS = {  # the INI overrides them; [librdkafka's own]
+DEFAULTS = {  # the INI overrides these; [librdkafka's own default]
     "auto.offset.reset": "latest",  # [largest, the same]
     "enable.auto.commit": "true",
     "sasl.mechanisms": "SCRAM-SHA-512",  # [GSSAPI, which the package from pip cannot do]
-    "fetch.queue.backoff.ms": "10",  # [1000] or fetching rests for a second each time the queue is full
-    "queued.max.messages.kbytes": "8192",  # [65536] as fast, in half of the memory
-    "check.crcs": "true",  # [false] or a message that was damaged on the broker's disk is printed as it is
-    "auto.commit.interval.ms": "1000",  # [5000] bounds what is repeated after a kill
-    "socket.timeout.ms": "30000",  # [60000] until a connection that has died without a word is noticed
+    "fetch.queue.backoff.ms": "10",  # [1000] pauses fetching for a second whenever the queue is full
+    "queued.max.messages.kbytes": "8192",  # [65536] just as fast with half of the memory
+    "check.crcs": "true",  # [false] prints messages that were damaged on the broker's disk
+    "auto.commit.interval.ms": "1000",  # [5000] bounds what is printed again after a kill
+    "socket.timeout.ms": "30000",  # [60000] until a connection that has died silently is noticed
 }
 
 POLL_SECONDS = 0.2  # how late a signal is noticed when no message comes
 ANSWER_SECONDS = 2  # for the answer to one request
 START_SECONDS = 10  # in which a broker has to answer; a slow link with TLS and SCRAM needs two or three
-DOWN_SECONDS = 3  # the same once every address has failed: one host may have a second address
+DOWN_SECONDS = 3  # the same once every address has failed; a host may have two
 LEADER_SECONDS = 20  # for a request once one has answered; Kafka takes nine to replace a dead leader or coordinator
 REFUSED_SECONDS = 30  # a login or TLS refused for so long is refused for good
-STOP_SECONDS = 5  # without progress at the end: below the ten of `docker stop`
-QUIET_SECONDS = 60  # after so long a trouble is told again; librdkafka reports a lasting one every 30 s
+STOP_SECONDS = 5  # without progress while stopping; `docker stop` gives ten
+QUIET_SECONDS = 60  # between two warnings of a kind; librdkafka repeats an error every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
 STATISTICS_MS = 1000  # between two calls of stats_cb
 
 BATCH = 100  # messages at the most between two looks at the signal and the clock
-WRITE_BYTES = 1 << 16  # of lines are held until they are written; a megabyte, beyond the CPU's cache, is a tenth slower
-PIPE_BYTES = 1 << 18  # [64 KB] in which the reader has work while the next lines are made: a quarter faster
-ESCAPES = os.environ.get("TERM", "dumb") != "dumb"  # Windows' console, where they may be shown, has no TERM
+WRITE_BYTES = 1 << 16  # of lines at most before a write; a megabyte exceeds the CPU's cache and is a tenth slower
+PIPE_BYTES = 1 << 18  # [64 KB] keeps the reader busy while the next lines are made: a quarter faster
+ESCAPES = os.environ.get("TERM", "dumb") != "dumb"  # Windows' console has no TERM, and may show them as text
 TERMINAL_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # DEL and U+0080 to U+009F; JSON escapes the others
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
 
@@ -83,20 +83,20 @@ class Failure(Exception):
 def say(text: str, end: str = "\n") -> None:
     """Write a line to standard error; with "\\r" as its end, the next one is written over it."""
     clear = "\x1b[K" if ESCAPES and sys.stderr.isatty() else ""  # to the end of the line
-    # Past Python's buffer, which would be written again at exit. Nobody may listen any more; the messages still count.
+    # Unbuffered: Python would write its buffer again at exit. An error is ignored: the messages matter more.
     with contextlib.suppress(OSError), open(sys.stderr.fileno(), "wb", buffering=0, closefd=False) as stream:
         stream.write(f"{clear}{text}{end}".encode(errors="backslashreplace"))
 
 
 # -- settings
 def read_config(path: str) -> dict[str, str]:
-    """Return an INI's properties, and DEFAULTS; paths are relative to the INI. Raises Failure, never with a value."""
+    """Return DEFAULTS and an INI's properties; paths are relative to the INI. Raises Failure, which quotes no value."""
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
     try:
         with open(path, encoding="utf-8-sig") as file:
             mode = os.fstat(file.fileno()).st_mode
-            parser.read_file(line.strip() for line in file)  # without its indentation a line continues no value
+            parser.read_file(line.strip() for line in file)  # an indented line would continue a value
     except FileNotFoundError:
         command = "copy" if os.name == "nt" else "install -m 600"
         raise Failure(f"{path} not found: copy it ({command} config.example.ini {path}) and edit it") from None
@@ -108,10 +108,10 @@ def read_config(path: str) -> dict[str, str]:
     if parser.sections() != ["kafka"] or not all(re.fullmatch(r"[\w.-]+", key) for key in parser["kafka"]):
         raise Failure(f'{path}: after the one line [kafka], each line is "key = value": see config.example.ini')
     settings = {key: value for key, value in parser["kafka"].items() if value}
-    if {"YOUR_USERNAME", "YOUR_PASSWORD"} & {*settings.values()}:
+    if any(value.startswith(("YOUR_USERNAME", "YOUR_PASSWORD")) for value in settings.values()):
         raise Failure(f"{path} is still the example: put in your own sasl.username and sasl.password")
     if "bootstrap.servers" not in settings or not settings.keys() & {"sasl.username", "group.id"}:
-        raise Failure(f"{path}: bootstrap.servers and sasl.username must be there (without a login: group.id)")
+        raise Failure(f"{path}: bootstrap.servers and sasl.username are required (without a login: group.id)")
     settings.setdefault("group.id", f"{settings.get('sasl.username')}-group-1")
     base = os.path.dirname(os.path.realpath(path)) if stat.S_ISREG(mode) else ""  # a pipe is in no directory
     for key, value in settings.items():
@@ -152,11 +152,11 @@ lz4_context = create_decompression_context()  # one for all: a new one for each 
 def decompress(value: bytes) -> bytes:
     """Return what the LZ4 frames in `value` hold, one after the other.
 
-    Return `value` itself where it is not whole frames and nothing else, or they inflate to more than MAX_INFLATED.
+    Return `value` itself unless it is whole frames and nothing else, which inflate to MAX_INFLATED bytes at most.
     """
     parts, room, end = [], MAX_INFLATED, 0
     part: bytes
-    while value.startswith(LZ4_MAGIC, end):  # at each frame: liblz4 would skip a skippable one, and its bytes be lost
+    while value.startswith(LZ4_MAGIC, end):  # each one: liblz4 would drop skippable frames, and their bytes
         try:
             part, size, whole = decompress_chunk(lz4_context, memoryview(value)[end:] if end else value, room + 1)
         except RuntimeError:
@@ -190,7 +190,7 @@ def json_line(partition: int, offset: int, value: bytes | None) -> bytes:
 
 # -- what goes wrong
 
-# The name of an error's code -> what to check, with all settings that have to do with it.
+# The name of an error's code -> what to check, with every setting that may be wrong.
 HINTS = {
     "CONNECTION": "no connection to {servers}: check bootstrap.servers, the network, security.protocol, "
     "ssl.certificate.location and ssl.key.location",
@@ -210,7 +210,7 @@ HINTS = {
     "INVALID_SESSION_TIMEOUT": "the broker does not allow this session.timeout.ms",
 }
 LOST = "lost connection, or an address that the broker advertises cannot be reached"  # the same once one has answered
-CONNECTION = ("_TRANSPORT", "_RESOLVE", "_TIMED_OUT", "_ALL_BROKERS_DOWN")  # passes by itself
+CONNECTION = ("_TRANSPORT", "_RESOLVE", "_TIMED_OUT", "_TIMED_OUT_QUEUE", "_ALL_BROKERS_DOWN")  # passes by itself
 REFUSED = ("_AUTHENTICATION", "_SSL")  # ends the run at its start, or after REFUSED_SECONDS
 FINAL = HINTS.keys() - {"CONNECTION", *REFUSED, "_MAX_POLL_EXCEEDED"}  # ends the run
 NOT_REFUSED = (0.0, float("-inf"))
@@ -235,7 +235,7 @@ class Errors:
         self.forgotten = False  # librdkafka knows no broker any more
 
     def warn(self, kind: str, text: str) -> None:
-        """Warn of a trouble that is reported again and again, once a minute."""
+        """Warn of a trouble, at most once a minute."""
         if time.monotonic() - self.told.get(kind, -QUIET_SECONDS) >= QUIET_SECONDS:
             self.told[kind] = time.monotonic()
             say(f"warning: {text}")
@@ -363,7 +363,7 @@ class Member:
                 error = failed.args[0]
             if error is None:
                 return found
-            if error.name() == "UNKNOWN_MEMBER_ID":
+            if error.name() in ("UNKNOWN_MEMBER_ID", "FENCED_INSTANCE_ID"):
                 return []
             if error.name() in FINAL:
                 raise Failure(self.errors.sentence(error))
@@ -403,7 +403,7 @@ class Member:
 
     def at_end(self) -> bool:
         """Tell whether all that its partitions held at the start has been printed, if that is to end the run."""
-        # In a rebalance it has none for a moment: the statistics, up to a second old, must agree.
+        # In a rebalance it has none for a moment, so the statistics, up to a second old, must agree.
         if not self.exit_at_end or self.errors.assigned != len(assigned := self.client.assignment()):
             return False
         return all(self.unfinished.get(p.partition, p.offset) <= p.offset for p in self.client.position(assigned))
@@ -420,10 +420,9 @@ class Output:
         self.hangup = select.poll() if hasattr(select, "poll") and stat.S_ISFIFO(mode) else None  # Windows has none
         if self.hangup is not None:
             self.hangup.register(self.descriptor, 0)  # tells that the reader has gone
-        # Progress is rewritten only where nothing else writes to this terminal, as a pipe's reader may.
+        # None among the messages; rewritten only where nothing else, such as a pipe's reader, writes to the terminal.
         self.in_place = on_screen and stat.S_ISREG(mode) and ESCAPES
-        among_messages = on_screen and self.terminal
-        self.progress_seconds = float("inf") if among_messages else 1.0 if self.in_place else LOG_SECONDS
+        self.progress_seconds = float("inf") if on_screen and self.terminal else 1.0 if self.in_place else LOG_SECONDS
         self.stop = False  # a signal came, or the worker has come to its end
         self.pending = 0  # bytes of the write in hand that have yet to be taken
 
@@ -501,7 +500,8 @@ def show_progress(output: Output, errors: Errors, before: Sequence[float], now: 
     age = f", newest {datetime.timedelta(seconds=max(0, int(time.time() - newest / 1000)))} old" if newest > 0 else ""
     text = f"{printed} messages, {speed}, lag {errors.lag}{age}"
     if output.in_place:
-        errors.note(text[: (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1], "\r")
+        with contextlib.suppress(OSError):  # the terminal has been closed
+            errors.note(text[: (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1], "\r")
     else:
         errors.note(f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}")
 
@@ -539,9 +539,11 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"error: {error}")
         return 2
 
-    def on_signal(*_: object) -> None:
+    def on_signal(number: int, _: object) -> None:
+        received.append(number)
         output.stop = True
 
+    received: list[int] = []
     signals = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored: nohup
         signals.append(signal.SIGHUP)
@@ -553,12 +555,12 @@ def run(arguments: argparse.Namespace) -> int:
     pending, moved = 0, time.monotonic()
     while worker.is_alive():
         worker.join(POLL_SECONDS)  # in short steps: on Windows Ctrl-C does not interrupt a join
-        for number in signals if output.stop else ():  # from now on one ends the process at once, wherever it hangs
+        for number in signals if received else ():  # a second one ends the process at once, wherever it hangs
             signal.signal(number, signal.SIG_DFL)
         if not output.stop or output.pending != pending:  # a slow reader is not one that stands still
             pending, moved = output.pending, time.monotonic()
         elif time.monotonic() - moved > STOP_SECONDS:
-            # It ends the process also where standard error is blocked.
+            # It ends the process even if standard error is blocked.
             faulthandler.dump_traceback_later(1, exit=True, file=os.open(os.devnull, os.O_WRONLY))
             blocked = "standard output is blocked: what it did not take will be printed by the next run"
             silent = "the broker does not answer: what was printed last may be printed again"
@@ -576,9 +578,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr is None:  # closed: librdkafka would print to what takes its descriptor next
         sys.stderr = open(os.devnull, "w")
     library = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
-    parser = argparse.ArgumentParser(
-        description="Print a Kafka topic as JSON Lines; see README.md.", allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(description="Print a Kafka topic as JSON Lines: see README.md", allow_abbrev=False)
     option = parser.add_argument
     option("--topic", required=True, help="the topic to read")
     option("--config", default="config.ini", metavar="FILE", help="connection settings [config.ini]")

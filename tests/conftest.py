@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.broker import QUICK_START, Broker, NoKafka, kafka_jars, temporary_broker
+from harness.broker import PASSWORD, QUICK_START, Broker, NoKafka, kafka_jars, temporary_broker
 from harness.cluster import Cluster, temporary_cluster
 from harness.environment import missing
 from harness.process import Run, Start
@@ -85,11 +85,27 @@ def cluster(kafka: None) -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture
-def own_broker(kafka: None) -> Iterator[Broker]:
-    """A broker of the test's own, which it may stop, kill and start again."""
-    with temporary_broker(QUICK_START) as running:
+@pytest.fixture(scope="session")
+def breakable_broker(kafka: None) -> Iterator[Broker]:
+    """A second broker, which after a kill does not wait for long until its earlier self counts as dead."""
+    sessions = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
+    with temporary_broker(QUICK_START, **sessions) as running:
         yield running
+
+
+@pytest.fixture
+def own_broker(breakable_broker: Broker) -> Broker:
+    """A broker which the test may stop, kill and start again, and whose password it may change."""
+    if breakable_broker.process is None:
+        breakable_broker.start()
+    breakable_broker.set_password(PASSWORD)
+    return breakable_broker
+
+
+@pytest.fixture
+def own_topic(own_broker: Broker) -> str:
+    """A new topic with one partition on the broker that the test may stop."""
+    return own_broker.create_topic(f"tron.own-{next(_number)}")
 
 
 @pytest.fixture

@@ -102,32 +102,6 @@ def test_the_leader_and_then_the_coordinator_are_killed(cluster: Cluster, topic:
         check([run], cluster.messages(topic, 3), outages=2)
 
 
-def test_two_copies_see_a_rolling_restart(cluster: Cluster, topic: str, start: Start) -> None:
-    keys = settings(cluster)
-    runs = [start(keys, topic), start(keys, topic)]
-    with flow(cluster, topic):
-        for run in runs:
-            run.wait_for_lines(1)
-        for node in cluster.nodes:
-            with cluster.without(node, how=signal.SIGTERM):
-                pass
-    check(runs, cluster.messages(topic, 3), outages=3)
-
-
-def test_the_consumer_and_the_leader_are_killed_together_twice(cluster: Cluster, topic: str, start: Start) -> None:
-    keys = settings(cluster)
-    runs = [start(keys, topic)]
-    with flow(cluster, topic):
-        for _ in range(2):
-            runs[-1].wait_for_lines(1)
-            leader = cluster.leader(topic)
-            runs[-1].kill()
-            with cluster.without(leader):
-                runs.append(start(keys, topic))
-                runs[-1].wait_for_lines(1)
-    check(runs, cluster.messages(topic, 3))
-
-
 def test_all_three_are_killed(cluster: Cluster, topic: str, start: Start) -> None:
     run = start(settings(cluster), topic)
     with flow(cluster, topic):

@@ -146,10 +146,48 @@ def test_without_auto_commit_nothing_is_committed(broker: Broker, topic: str, st
     assert broker.committed(keys["group.id"], topic) == [-1001]
 
 
-def test_the_second_ctrl_c_ends_it_while_a_dead_broker_holds_up_the_goodbye(own_broker: Broker, start: Start) -> None:
-    topic = own_broker.create_topic("tron.goodbye")
-    own_broker.produce(topic, [b"x"] * 10)
-    run = start(settings(own_broker, {**NEW_PROTOCOL, "auto.commit.interval.ms": "60000"}), topic)
+def freezing(broker: Broker, method: str) -> list[str]:
+    """Return a command that runs the script, and freezes the broker when the script calls this method of the client."""
+    assert broker.process is not None
+    program = f"""if True:
+        import os, signal, sys
+        sys.path.insert(0, {str(ROOT)!r})
+        import consumer
+        class Client(consumer.Consumer):
+            def {method}(self, **arguments):
+                os.kill({broker.process.pid}, signal.SIGSTOP)
+                return super().{method}(**arguments)
+        consumer.Consumer = Client
+        sys.exit(consumer.main())"""
+    return [sys.executable, "-c", program]
+
+
+def go_on(broker: Broker) -> None:
+    """Let a frozen broker go on."""
+    assert broker.process is not None
+    broker.process.send_signal(signal.SIGCONT)
+
+
+def test_the_first_signal_cuts_no_goodbye_short(own_broker: Broker, own_topic: str, start: Start) -> None:
+    """Of a run that has come to its end by itself."""
+    own_broker.produce(own_topic, [b"x"] * 10)
+    keys = settings(own_broker, {"auto.commit.interval.ms": "60000"})
+    run = start(keys, own_topic, "--max-messages", "10", command=freezing(own_broker, "close"))
+    run.wait_for_words("stopped: ")
+    time.sleep(0.5)
+    run.process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert run.process.poll() is None
+    go_on(own_broker)
+    assert run.end() == 0
+    assert own_broker.committed(keys["group.id"], own_topic) == [10]
+
+
+def test_the_second_ctrl_c_ends_it_while_a_dead_broker_holds_up_the_goodbye(
+    own_broker: Broker, own_topic: str, start: Start
+) -> None:
+    own_broker.produce(own_topic, [b"x"] * 10)
+    run = start(settings(own_broker, {**NEW_PROTOCOL, "auto.commit.interval.ms": "60000"}), own_topic)
     run.wait_for_lines(10)
     own_broker.stop(signal.SIGKILL)
     run.process.send_signal(signal.SIGINT)
@@ -249,13 +287,14 @@ def test_a_copy_without_a_partition_waits_in_reserve(broker: Broker, topic: str,
     [(signal.SIGTERM, {}), (signal.SIGKILL, {}), (signal.SIGKILL, NEW_PROTOCOL)],
     ids=["stopped", "killed", "killed, new protocol"],
 )
-def test_the_broker_goes_for_ten_seconds(own_broker: Broker, start: Start, how: int, protocol: Keys) -> None:
-    topic = own_broker.create_topic("tron.outage")
-    own_broker.produce(topic, [b"before"] * 10)
-    run = start(settings(own_broker, protocol), topic, "--quiet")
+def test_the_broker_goes_for_ten_seconds(
+    own_broker: Broker, own_topic: str, start: Start, how: int, protocol: Keys
+) -> None:
+    own_broker.produce(own_topic, [b"before"] * 10)
+    run = start(settings(own_broker, protocol), own_topic, "--quiet")
     run.wait_for_lines(10)
     own_broker.restart(how, pause=10)
-    own_broker.produce(topic, [b"after"] * 10)
+    own_broker.produce(own_topic, [b"after"] * 10)
     run.wait_for(lambda run: len(offsets([run])) == 20, 60)  # some may be repeated
     assert run.stop() == 0
     assert set(offsets([run])) == {(0, n) for n in range(20)}
@@ -323,44 +362,33 @@ def test_a_connection_that_dies_without_a_word(kafka: None, start: Start, tmp_pa
         assert run.stop() == 0
 
 
-def test_ctrl_c_while_the_start_waits_for_a_dead_coordinator(own_broker: Broker, start: Start) -> None:
+def test_ctrl_c_while_the_start_waits_for_a_dead_coordinator(own_broker: Broker, own_topic: str, start: Start) -> None:
     """A commit that is not answered cannot be interrupted."""
-    topic = own_broker.create_topic("tron.coordinator")
     keys: Keys = {"auto.offset.reset": "latest", "session.timeout.ms": "30000"}
-    assert own_broker.process is not None
     # Frozen once it has told where the partitions end: the commit is the request after that.
-    program = f"""if True:
-        import os, signal, sys
-        sys.path.insert(0, {str(ROOT)!r})
-        import consumer
-        class Client(consumer.Consumer):
-            def commit(self, **arguments):
-                os.kill({own_broker.process.pid}, signal.SIGSTOP)
-                return super().commit(**arguments)
-        consumer.Consumer = Client
-        sys.exit(consumer.main())"""
-    run = start(settings(own_broker, keys), topic, command=[sys.executable, "-c", program])
+    run = start(settings(own_broker, keys), own_topic, command=freezing(own_broker, "commit"))
     time.sleep(4)
     assert run.process.poll() is None
     began = time.monotonic()
     assert run.stop() == 1
-    own_broker.process.send_signal(signal.SIGCONT)
+    go_on(own_broker)
     assert time.monotonic() - began < 8
     assert run.stderr.startswith("error: the broker does not answer")
 
 
 @pytest.mark.parametrize("hangs", ["the broker", "standard output", "both outputs"])
-def test_what_hangs_holds_up_the_end_for_five_seconds(own_broker: Broker, start: Start, hangs: str) -> None:
+def test_what_hangs_holds_up_the_end_for_five_seconds(
+    own_broker: Broker, own_topic: str, start: Start, hangs: str
+) -> None:
     """Below the ten after which `docker stop` kills; a frozen broker and a reader that stands still, or either."""
-    topic = own_broker.create_topic("tron.hangs")
-    own_broker.produce(topic, [b"x" * 10_000] * 100)
+    own_broker.produce(own_topic, [b"x" * 10_000] * 100)
     keys: Keys = {"auto.commit.interval.ms": "60000", "session.timeout.ms": "30000"}
     pipes: dict[str, dict[str, int]] = {
         "the broker": {},
         "standard output": {"stdout": subprocess.PIPE},
         "both outputs": {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
     }
-    run = start(settings(own_broker, keys), topic, **pipes[hangs])
+    run = start(settings(own_broker, keys), own_topic, **pipes[hangs])
     if hangs == "the broker":
         run.wait_for_lines(100)
     else:
@@ -370,7 +398,7 @@ def test_what_hangs_holds_up_the_end_for_five_seconds(own_broker: Broker, start:
     began = time.monotonic()
     assert run.stop(signal.SIGTERM) == 1
     took = time.monotonic() - began
-    own_broker.process.send_signal(signal.SIGCONT)
+    go_on(own_broker)
     assert 4.5 < took < 8
     words = {"the broker": "the broker does not answer", "standard output": "standard output is blocked"}
     if hangs in words:

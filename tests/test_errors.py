@@ -55,6 +55,7 @@ def running(errors: consumer.Errors) -> consumer.Errors:
         ),
         (KafkaError._ALL_BROKERS_DOWN, "one.example:9093,two.example:9093 bootstrap.servers security.protocol"),
         (KafkaError._RESOLVE, "bootstrap.servers"),
+        (KafkaError._TIMED_OUT_QUEUE, "bootstrap.servers"),  # a login to a broker that has just died
         (KafkaError._AUTHENTICATION, "sasl.username sasl.password sasl.* security.protocol"),
         (
             KafkaError._SSL,

@@ -132,13 +132,17 @@ def test_a_copy_that_takes_over_from_one_that_was_killed_prints_its_part(
 ) -> None:
     keys = settings(broker, {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"})
     held = fill(broker, topic3, 30_000)
-    killed, run = start(keys, topic3), start(keys, topic3, END, stdout=subprocess.PIPE)
-    killed.wait_for_lines(1)
-    time.sleep(1)
+    killed = start(keys, topic3, stdout=subprocess.PIPE)
+    killed.wait_for_words("3 partitions, group")
+    time.sleep(2)  # until its pipe is full
+    run = start(keys, topic3, END)
+    run.wait_for_words("3 partitions, group")
+    time.sleep(1)  # in which it has none: the other one does not answer
+    assert run.process.poll() is None
     killed.kill()
-    time.sleep(4)  # in which the group notices, while its pipe is full
-    with run.stdout_path.open("wb") as file, subprocess.Popen(["cat"], stdin=run.process.stdout, stdout=file):
-        ends_well(run, 40)
+    ends_well(run, 40)
+    assert killed.process.stdout is not None
+    killed.stdout_path.write_bytes(killed.process.stdout.read())
     assert set(offsets([killed, run])) == held
 
 

@@ -15,30 +15,28 @@ from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
 
 
 @pytest.mark.timeout(180)
-def test_a_login_that_is_refused_for_good(own_broker: Broker, start: Start) -> None:
-    topic = own_broker.create_topic("tron.login")
-    own_broker.produce(topic, [b"x"])
-    run = start(settings(own_broker), topic)
+def test_a_login_that_is_refused_for_good(own_broker: Broker, own_topic: str, start: Start) -> None:
+    own_broker.produce(own_topic, [b"x"])
+    run = start(settings(own_broker), own_topic)
     run.wait_for_lines(1)
     own_broker.set_password("changed")
     own_broker.restart()
     assert run.end(60) == 1
-    assert "sasl.password" in run.stderr
-    assert run.stderr.count("error") == 1 + run.stderr.count("SASL authentication error")
+    first, *_ = [line for line in run.stderr.splitlines() if line.startswith("error: ")]  # the goodbye may fail, too
+    assert first.startswith("error: login failed: check sasl.username, sasl.password")
 
 
 @pytest.mark.timeout(180)
-def test_a_login_that_is_refused_for_a_moment_is_tried_again(own_broker: Broker, start: Start) -> None:
-    topic = own_broker.create_topic("tron.moment")
-    own_broker.produce(topic, [b"x"])
-    run = start(settings(own_broker, {"reconnect.backoff.max.ms": "500"}), topic)
+def test_a_login_that_is_refused_for_a_moment_is_tried_again(own_broker: Broker, own_topic: str, start: Start) -> None:
+    own_broker.produce(own_topic, [b"x"])
+    run = start(settings(own_broker, {"reconnect.backoff.max.ms": "500"}), own_topic)
     run.wait_for_lines(1)
     own_broker.set_password("changed")
     own_broker.restart()
     run.wait_for_words("login failed", 60)
     time.sleep(3)  # in which each of the connections is refused
     own_broker.set_password(PASSWORD)
-    own_broker.produce(topic, [b"y"])
+    own_broker.produce(own_topic, [b"y"])
     run.wait_for_lines(2)
     assert run.stop() == 0
     assert run.stderr.count("login failed") == 1
@@ -99,15 +97,14 @@ def test_two_copies_with_one_group_instance_id(broker: Broker, topic: str, start
 
 
 @pytest.mark.timeout(180)
-def test_a_broker_that_comes_back_with_another_certificate(own_broker: Broker, start: Start) -> None:
-    topic = own_broker.create_topic("tron.certificate")
-    own_broker.produce(topic, [b"x"])
+def test_a_broker_that_comes_back_with_another_certificate(own_broker: Broker, own_topic: str, start: Start) -> None:
+    own_broker.produce(own_topic, [b"x"])
     keys = settings(own_broker)
     for name in ("server.cer.pem", "client.cer.pem", "client.key.pem"):
         shutil.copy(own_broker.certificates / name, own_broker.directory)
     for key in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
         keys[key] = str(own_broker.directory / Path(keys[key]).name)
-    run = start(keys, topic)
+    run = start(keys, own_topic)
     run.wait_for_lines(1)
     own_broker.stop()
     make_certificates(own_broker.certificates)
@@ -121,7 +118,7 @@ def test_a_broker_that_comes_back_with_another_certificate(own_broker: Broker, s
 def test_a_message_that_was_damaged_on_the_disk(own_broker: Broker, start: Start, codec: str) -> None:
     """Printed is what is before it, and --from goes on behind it."""
     topic = own_broker.create_topic(
-        "tron.damaged", settings={"compression.type": codec.replace("none", "uncompressed")}
+        f"tron.damaged-{codec}", settings={"compression.type": codec.replace("none", "uncompressed")}
     )
     for number in range(5):
         own_broker.produce(topic, [b"%d" % number + os.urandom(2000).hex().encode()])
@@ -146,13 +143,13 @@ def test_a_message_that_was_damaged_on_the_disk(own_broker: Broker, start: Start
     assert run.lines == [{"partition": 0, "offset": 5, "value": "after"}]
 
 
-def test_an_answer_that_is_larger_than_allowed(own_broker: Broker, start: Start) -> None:
-    topic = own_broker.create_topic("tron.large", settings={"max.message.bytes": "5000000"})
-    producer = Producer({"bootstrap.servers": own_broker.address("PLAINTEXT"), "message.max.bytes": 4_000_000})
+def test_an_answer_that_is_larger_than_allowed(broker: Broker, start: Start) -> None:
+    topic = broker.create_topic("tron.large", settings={"max.message.bytes": "5000000"})
+    producer = Producer({"bootstrap.servers": broker.address("PLAINTEXT"), "message.max.bytes": 4_000_000})
     producer.produce(topic, os.urandom(3_000_000))
     assert producer.flush(30) == 0
     limits = {"receive.message.max.bytes": "1001000", "fetch.max.bytes": "1000000", "fetch.message.max.bytes": "900000"}
-    run = start(settings(own_broker, limits), topic)
+    run = start(settings(broker, limits), topic)
     assert run.end() == 1
     assert "receive.message.max.bytes" in run.stderr.splitlines()[-1]
 

@@ -105,6 +105,17 @@ def test_from_moves_nothing_while_the_group_is_in_use(broker: Broker, dated: str
     assert other.stop() == 0
 
 
+def test_from_while_a_static_member_is_expected_back(broker: Broker, dated: str, start: Start) -> None:
+    """It does not leave the group when it stops, and Kafka refuses the commit in other words."""
+    keys = settings(broker, {"group.instance.id": "one"})
+    first = start(keys, dated)
+    first.wait_for_lines(20)
+    assert first.stop() == 0
+    run = start(keys, dated, "--from", "beginning")
+    assert run.end(5) == 1
+    assert f"group {keys['group.id']} is in use" in run.stderr
+
+
 def test_from_with_a_group_of_others(broker: Broker, dated: str, start: Start) -> None:
     run = start(settings(broker, {"group.id": "somebody-else"}), dated, "--from", "beginning")
     assert run.end(15) == 1

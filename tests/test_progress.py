@@ -35,6 +35,18 @@ def test_a_progress_line_on_a_terminal(broker: Broker, topic: str, start: Start,
     assert terminal.text.count("\r") == terminal.text.count("\r\n") + terminal.text.count("\r\x1b[K")
 
 
+def test_a_terminal_that_is_closed_ends_no_run(broker: Broker, topic: str, start: Start) -> None:
+    """As at the end of a login, for what was started in the background there."""
+    broker.produce(topic, [b"x"])
+    with Terminal() as terminal:
+        run = start(settings(broker), topic, stderr=terminal.descriptor)
+        terminal.wait_for("1 messages.*\r")
+    time.sleep(1.5)  # for the next line
+    broker.produce(topic, [b"y"])
+    run.wait_for_lines(2)
+    assert run.stop() == 0
+
+
 def test_the_progress_line_fits_the_terminal(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"])
     with Terminal(columns=20) as terminal:
@@ -43,10 +55,11 @@ def test_the_progress_line_fits_the_terminal(broker: Broker, topic: str, start: 
         assert re.fullmatch(r"1 messages, \d/s, 0\.", terminal.screen()[-1])
 
 
-def test_a_warning_is_written_over_the_progress_line(own_broker: Broker, start: Start, terminal: Terminal) -> None:
-    topic = own_broker.create_topic("tron.clear")
-    own_broker.produce(topic, [b"x"])
-    run = start(settings(own_broker), topic, stderr=terminal.descriptor)
+def test_a_warning_is_written_over_the_progress_line(
+    own_broker: Broker, own_topic: str, start: Start, terminal: Terminal
+) -> None:
+    own_broker.produce(own_topic, [b"x"])
+    run = start(settings(own_broker), own_topic, stderr=terminal.descriptor)
     terminal.wait_for("1 messages")
     own_broker.stop(signal.SIGKILL)
     terminal.wait_for(r"again until it works\r\n(\x1b\[K)+1 messages")
