@@ -11,19 +11,38 @@ from harness.environment import SCRIPT, user_environment
 from harness.process import Start, seconds_at_most
 from harness.settings import settings, write_config
 
+# A real one refuses set_blocking for consoles and files, and has another error for a pipe whose reader has gone.
 SITECUSTOMIZE = """\
-import os, select, shutil, signal, sys
+import builtins, errno, io, os, select, shutil, signal, sys
 
 for module in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[module] = None
 for module, names in {
-    os: "fchmod fork get_blocking geteuid getpgid getuid killpg set_blocking",
+    os: "fchmod fork get_blocking geteuid getpgid getuid killpg",
     select: "epoll poll",
     signal: "ITIMER_REAL SIGALRM SIGHUP SIGPIPE SIG_BLOCK SIG_UNBLOCK alarm pause pthread_sigmask setitimer sigwait",
 }.items():
     for name in names.split():
         delattr(module, name)
 os.name = "nt"
+
+def set_blocking(descriptor, blocking):
+    raise OSError(errno.EINVAL, "Invalid function")
+
+class File(io.FileIO):
+    def write(self, data):
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise OSError(errno.EINVAL, "Invalid argument") from None
+
+def open_raw(file, mode="r", buffering=-1, *arguments, **keys):
+    if buffering == 0:
+        return File(file, mode, closefd=keys.get("closefd", True))
+    return io.open(file, mode, buffering, *arguments, **keys)
+
+os.set_blocking = set_blocking
+builtins.open = open_raw
 """
 
 
@@ -57,6 +76,19 @@ def test_a_reader_that_stands_still_does_not_hold_up_the_end(
     with seconds_at_most(7):
         assert run.stop() == 1
     assert "error: standard output is blocked" in run.stderr
+
+
+def test_a_reader_that_has_gone_is_a_good_end(
+    broker: Broker, topic: str, start: Start, windows: dict[str, str]
+) -> None:
+    broker.produce(topic, [b"x"] * 1000)
+    run = start(settings(broker), topic, env=windows, stdout=subprocess.PIPE)
+    assert run.process.stdout is not None
+    run.process.stdout.readline()
+    run.process.stdout.close()
+    broker.produce(topic, [b"x"])
+    assert run.end() == 0
+    assert "error" not in run.stderr
 
 
 def test_what_others_may_read_is_not_asked_in_the_way_of_unix(
