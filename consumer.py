@@ -256,7 +256,7 @@ class Errors:
         if code in REFUSED:
             first, last = self.refused
             self.refused = (first if now - last < QUIET_SECONDS else now, now)
-        if code in FINAL or self.refused[1] - self.refused[0] >= REFUSED_SECONDS:
+        if code in FINAL or (code in REFUSED and self.refused[1] - self.refused[0] >= REFUSED_SECONDS):
             self.failure = Failure(sentence)
         elif self.answered:
             self.warn(code, sentence + ("; trying again until it works" if code in CONNECTION else ""))

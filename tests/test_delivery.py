@@ -1,10 +1,12 @@
 """At least once: whatever happens to the consumer, its reader or the broker, no message is missing."""
 
+import fcntl
 import random
 import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections import Counter
@@ -392,7 +394,9 @@ def test_what_hangs_holds_up_the_end_for_five_seconds(
     if hangs == "the broker":
         run.wait_for_lines(100)
     else:
-        time.sleep(3)  # until its pipe is full
+        assert run.process.stdout is not None
+        pipe = run.process.stdout.fileno()
+        run.wait_for(lambda _: int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder) > 200_000)
     assert own_broker.process is not None
     own_broker.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()

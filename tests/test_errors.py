@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import time
 
 import pytest
 from confluent_kafka import KafkaError
@@ -205,3 +206,11 @@ def test_what_does_not_pass_ends_the_run_whenever_it_comes(errors: consumer.Erro
     error = KafkaError(getattr(KafkaError, code), "some text")
     errors.error_cb(error)
     assert str(errors.failure) == errors.sentence(error)
+
+
+def test_a_refusal_for_good_is_told_whatever_comes_with_it(running: consumer.Errors) -> None:
+    """librdkafka adds that all brokers are down."""
+    running.refused = (time.monotonic() - consumer.REFUSED_SECONDS - 1, time.monotonic() - 1)
+    running.error_cb(KafkaError(KafkaError._AUTHENTICATION, f"{AT}SASL authentication error: wrong"))
+    running.error_cb(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    assert str(running.failure).startswith("login failed: check sasl.username")
