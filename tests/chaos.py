@@ -4,14 +4,13 @@
     $ python tests/chaos.py --seconds 60 --seed 7 --copies 3
 
 Three nodes of Kafka, a producer that never stops, copies of the script in one group, each with an output of its own
-to which its restarts append: a file, or a pipe. The seed draws which faults come when, the same ones each time. A
-minute has 35 seconds of whatever may fail, and then 25 in which only the copies are stopped and killed. At the end all
-heals, the group catches up, is stopped as a whole and started once more. Exit status 1: a promise has been broken; the
-files are kept. Needs Linux and tests/requirements.txt.
+to which its restarts append: a file, or a pipe. The seed draws which faults come when, the same ones each time: for 30
+seconds whatever may fail, 20 in which that heals, 25 in which only copies, their group and their readers do. At the end
+all heals, the group catches up, is stopped as a whole and started once more. Exit status 1: a promise has been broken;
+the files are kept. Needs Linux and tests/requirements.txt.
 """
 
 import argparse
-import base64
 import concurrent.futures
 import contextlib
 import hashlib
@@ -39,6 +38,7 @@ from confluent_kafka.admin import NewPartitions
 from harness.broker import PASSWORD, Broker, wait
 from harness.cluster import Cluster
 from harness.environment import SCRIPT, user_environment
+from harness.process import value_of
 from harness.proxy import Proxy
 from harness.settings import NEW_PROTOCOL, settings, write_config
 
@@ -64,21 +64,23 @@ Digest = bytes | None
 # -- what is sent
 
 
+VALUES = {  # kind -> how often it is drawn
+    "frame": 50,
+    "frames": 10,
+    "text": 20,
+    "binary": 10,
+    "empty": 4,
+    "tombstone": 4,
+    "large": 0.5,
+    "large frame": 0.5,
+}
+
+
 def message(seed: int, number: int) -> tuple[bytes | None, bytes | None]:
     """Return a value as it is sent, and as a reader gets it; the same number gives the same."""
     dice = random.Random(f"{seed}/{number}")
     text = f'{{"number":{number},"hash":"{dice.randbytes(32).hex()}","text":"ü\\u0007\u2028"}}'.encode()
-    kinds = {
-        "frame": 50,
-        "frames": 10,
-        "text": 20,
-        "binary": 10,
-        "empty": 4,
-        "tombstone": 4,
-        "large": 0.5,
-        "large frame": 0.5,
-    }
-    (kind,) = dice.choices(list(kinds), list(kinds.values()))
+    (kind,) = dice.choices([*VALUES], [*VALUES.values()])
     if kind == "frame":
         return lz4.frame.compress(text), text
     if kind == "frames":
@@ -107,7 +109,6 @@ class Feed:
         self.address = cluster.address("PLAINTEXT")
         self.partitions = PARTITIONS
         self.acknowledged: dict[int, tuple[int, int | None]] = {}  # number -> partition and, where it is known, offset
-        self.refused: list[str] = []
         self._numbers = itertools.count()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._send)
@@ -133,9 +134,7 @@ class Feed:
         number = next(self._numbers)
 
         def delivered(error: Any, sent: Any) -> None:
-            if error:
-                self.refused.append(str(error))
-            else:
+            if not error:
                 offset = sent.offset()  # a duplicate that the broker has dropped has none
                 self.acknowledged[number] = (sent.partition(), offset if offset is not None and offset >= 0 else None)
 
@@ -175,7 +174,7 @@ class Feed:
 # -- what may happen
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Fault:
     """What happens at a time in seconds since the start, to a copy or a node by number, and for how long."""
 
@@ -305,6 +304,11 @@ class CopyRun:
         return self.log.read_text(encoding="utf-8")
 
     @property
+    def greeted(self) -> bool:
+        """Whether its start has succeeded."""
+        return ", group " in self.said
+
+    @property
     def error(self) -> str:
         """Its line that begins with `error: `."""
         return next((line for line in self.said.splitlines() if line.startswith("error: ")), "")
@@ -364,8 +368,10 @@ class Reader:
 class Copy:
     """A copy of the script, started again whenever it has ended, as a service is, with one file for all its runs."""
 
-    def __init__(self, number: int, command: list[str], directory: Path, piped: bool) -> None:
-        self.number, self.command, self.directory = number, command, directory
+    def __init__(
+        self, number: int, command: list[str], directory: Path, piped: bool, printed: set[tuple[int, int]]
+    ) -> None:
+        self.number, self.command, self.directory, self.printed = number, command, directory, printed
         self.path = directory / f"copy-{number}.jsonl"
         self.path.touch()
         self.reader = Reader(self.path) if piped else None
@@ -430,10 +436,8 @@ class Copy:
     def _take(self, run: CopyRun, text: bytes, now: float) -> None:
         try:
             line = json.loads(text)
-            value: bytes | None = line["value"] if line["value"] is None else line["value"].encode()
-            if line.get("encoding") == "base64":
-                value = base64.b64decode(line["value"], validate=True)
-            run.lines.append(Line(line["partition"], line["offset"], digest(value), now))
+            run.lines.append(Line(line["partition"], line["offset"], digest(value_of(line)), now))
+            self.printed.add((line["partition"], line["offset"]))
         except (ValueError, KeyError, TypeError):
             self.wrong.append(f"copy {self.number}: a broken line: {text[:80]!r}")
 
@@ -461,7 +465,8 @@ class Chaos:
         self.group, config = merged["group.id"], write_config(directory / "config.ini", merged)
         command = [sys.executable, str(options.script), "--config", str(config), "--topic", TOPIC]
         numbers = range(options.copies + 1)  # the last one comes and goes
-        self.copies = [Copy(number, command, directory, number in pipes) for number in numbers]
+        self.printed: set[tuple[int, int]] = set()  # (partition, offset), by any copy
+        self.copies = [Copy(number, command, directory, number in pipes, self.printed) for number in numbers]
         self.faults = schedule(options.seed, options.seconds, options.copies)
         self.events: list[Event] = []
         self.rebalances: list[float] = []
@@ -547,7 +552,7 @@ class Chaos:
             run.stopped, copy.again = now, again
             run.killed = how == signal.SIGKILL
             if run.killed:
-                self.events.append(Event("kill -9", now, now + REBALANCE_SECONDS, run))
+                self.loses_its_place(run, "kill -9", now)
             run.process.send_signal(how)
 
     def take_away(self, copy: Copy) -> None:
@@ -597,7 +602,7 @@ class Chaos:
             copy.again = end
             if run is not None and run.stopped is None and not reader.still:
                 reader.leave(run)
-                self.events.append(Event(kind, time.monotonic(), time.monotonic() + REBALANCE_SECONDS, run))
+                self.loses_its_place(run, kind, time.monotonic())
                 run.process.send_signal(signal.SIGCONT)
             return
         name = "slow" if kind.startswith("reader that is slow") else "still"
@@ -661,14 +666,23 @@ class Chaos:
                 run.process.kill()
         runs = self.all_stopped_by
         if runs and all(run.ended is not None for run in runs):
-            if all(run.process.returncode == 0 for run in runs) and not self.troubled(now):
+            if all(run.process.returncode == 0 for run in runs) and not self.troubled(now, now):
                 self.restarts.append(now)
             self.all_stopped_by = []
         time.sleep(TICK)
 
-    def troubled(self, now: float) -> bool:
-        """Tell whether a commit may fail."""
-        return any(event.run is None and event.begin <= now <= event.end + event.after for event in self.events)
+    def troubled(self, begin: float, end: float) -> bool:
+        """Tell whether a commit or a start may fail at some time between two."""
+        return any(e.run is None and e.begin <= end and begin <= e.end + e.after for e in self.events)
+
+    def quiet(self) -> bool:
+        """Tell whether nothing is the matter now, so that an orderly stop of all copies leaves nothing uncommitted."""
+        now = time.monotonic()
+        return self.steady(now) and not self.troubled(now, now)
+
+    def loses_its_place(self, run: CopyRun, why: str, moment: float) -> None:
+        """Note that a run ends at a moment without having committed all."""
+        self.events.append(Event(why, moment, moment + REBALANCE_SECONDS, run))
 
     def steady(self, now: float) -> bool:
         """Tell whether no partition has changed hands lately; what a copy has in hand then is printed again."""
@@ -679,7 +693,7 @@ class Chaos:
         assert run.ended is not None
         assert run.exited is not None
         status, name = run.process.returncode, f"copy {copy.number}, {run.log.name}"
-        troubled = any(e.run is None and e.begin <= run.exited and run.began <= e.end + e.after for e in self.events)
+        troubled = self.troubled(run.began, run.exited)
         if run.stopped is None and not run.left:
             copy.again = run.ended + 1
         if run.killed:
@@ -687,18 +701,18 @@ class Chaos:
         if status == -signal.SIGSEGV and "login failed" in run.said:
             # https://github.com/confluentinc/librdkafka/issues/4789: where a login is refused amid a rebalance
             self.say(f"{name}: a known crash of librdkafka")
-            self.events.append(Event("crash", run.exited, run.exited + REBALANCE_SECONDS, run))
+            self.loses_its_place(run, "crash", run.exited)
         elif status not in (0, 1) or "Traceback" in run.said:
             self.wrong.append(f"{name}: ended with {status}: {run.said[-500:]}")
         elif status == 1:
-            self.events.append(Event("status 1", run.ended, run.ended + REBALANCE_SECONDS, run))
+            self.loses_its_place(run, "status 1", run.ended)
             blocked = copy.reader is not None and "standard output is blocked" in run.error
             refused = "login failed" in run.error and troubled
             # Kafka answers nothing else to a copy that waits for the others to join, or a killed one to be forgotten.
             joining = any(run.exited - e.begin < 2 * REBALANCE_SECONDS and e.begin < run.exited for e in self.events)
             stopped = run.stopped is not None or run.left
             silent = "the broker does not answer" in run.error and stopped and (troubled or joining)
-            starting = ", group " not in run.said and troubled
+            starting = not run.greeted and troubled
             if not (blocked or refused or silent or starting):
                 self.wrong.append(f"{name}: ended with 1: {run.said[-500:]}")
         elif run.stopped is None and not run.left:
@@ -708,26 +722,21 @@ class Chaos:
             if self.stops[-1] > STOP_SECONDS:
                 self.wrong.append(f"{name}: its stop took {self.stops[-1]:.1f} s: {run.said[-500:]}")
 
-    def printed(self) -> set[tuple[int, int]]:
-        """Return the (partition, offset) of all that has been printed."""
-        return {(line.partition, line.offset) for copy in self.copies for run in copy.runs for line in run.lines}
-
-    def wait_for(self, what: str, until: Callable[[], bool], seconds: float = HEAL_SECONDS) -> bool:
+    def wait_for(self, what: str, until: Callable[[], bool]) -> None:
         """Go on until something is true; note where it never is."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + HEAL_SECONDS
         while not until():
             if time.monotonic() > deadline:
-                self.wrong.append(f"not within {seconds} s: {what}")
-                return False
+                self.wrong.append(f"not within {HEAL_SECONDS} s: {what}")
+                return
             self.tick()
-        return True
 
     def go(self) -> None:
         """Do all: the start, the faults, the healing, an orderly stop, and one more start."""
         regular = self.copies[:-1]
         for copy in regular:
             copy.wanted = True
-        self.wait_for("the start", lambda: all(copy.run and ", group " in copy.run.said for copy in regular))
+        self.wait_for("the start", lambda: all(copy.run and copy.run.greeted for copy in regular))
         self.feed.start()
         self.began = time.monotonic()
         for fault in self.faults:
@@ -739,17 +748,17 @@ class Chaos:
         self.say(f"{time.monotonic() - self.began:7.1f} s  all heals")
         self.heal()
         numbers = self.feed.topic()
-        self.wait_for("all is printed", lambda: self.printed() >= set(numbers))
+        self.wait_for("all is printed", lambda: numbers.keys() <= self.printed)
         self.stop_all()
         for copy in regular:
             copy.wanted, copy.again = True, 0
         self.tick()
-        self.wait_for("the last start", lambda: all(copy.run and ", group " in copy.run.said for copy in regular))
+        self.wait_for("the last start", lambda: all(copy.run and copy.run.greeted for copy in regular))
         for _ in range(500):
             self.feed.send()
         assert self.feed.flush() == 0
         numbers = self.feed.topic()
-        self.wait_for("what came after the last start is printed", lambda: self.printed() >= set(numbers))
+        self.wait_for("what came after the last start is printed", lambda: numbers.keys() <= self.printed)
         self.stop_all()
         self.judge(numbers)
 
@@ -758,18 +767,17 @@ class Chaos:
         pending = [(max(moment, self.began + self.options.seconds), n, action) for moment, n, action in self.pending]
         self.pending = sorted(pending)
         self.take_away(self.copies[-1])
-        done = [self.admin.submit(lambda: self.cluster.wait_for_nodes(3))]
+        self.admin.submit(lambda: self.cluster.wait_for_nodes(3))
         self.administer(lambda: self.cluster.set_password(PASSWORD))
-        done.append(self.admin.submit(lambda: None))
-        self.wait_for("the nodes are back", lambda: all(each.done() for each in done))
-        stopped = concurrent.futures.ThreadPoolExecutor(1).submit(self.feed.stop)
+        self.wait_for("the nodes are back", self.admin.submit(lambda: None).done)
+        stopped = self.admin.submit(self.feed.stop)
         self.wait_for("the producer has sent all", stopped.done)
         if stopped.done() and stopped.result() > 0:
             self.wrong.append(f"the producer could not send {stopped.result()} messages")
 
     def stop_all(self) -> None:
         """Stop the whole group in order."""
-        self.wait_for("quiet", lambda: self.steady(time.monotonic()) and not self.troubled(time.monotonic()))
+        self.wait_for("quiet", self.quiet)
         for copy in self.copies:
             copy.wanted = False
             self.stop(copy, signal.SIGTERM, 0)
@@ -799,7 +807,7 @@ class Chaos:
             at = positions.get(number)
             if at is None or at[0] != partition or offset not in (None, at[1]):
                 self.wrong.append(f"Kafka lost message {number}, acknowledged at {partition}, {offset}: found at {at}")
-        lost = sorted(set(numbers) - self.printed())
+        lost = sorted(numbers.keys() - self.printed)
         self.wrong += [f"lost: {len(lost)} messages, the first at {lost[0]}"] if lost else []
         everything = sorted(
             ((line, run) for copy in self.copies for run in copy.runs for line in run.lines),

@@ -310,8 +310,7 @@ def test_a_broker_that_knows_no_broker_as_happens_while_it_shuts_down(
 ) -> None:
     """The client library then forgets it, too, and would not connect again: librdkafka's issue 5301."""
     broker, port, shuts_down = Broker(tmp_path / "broker", QUICK_START), free_port(), threading.Event()
-    listeners = f"PLAINTEXT://{broker.address('PLAINTEXT')},SASL_PLAINTEXT://127.0.0.1:{port}"
-    broker.properties["advertised.listeners"] = listeners
+    broker.advertise(SASL_PLAINTEXT=f"127.0.0.1:{port}")
 
     def edit(piece: bytes) -> bytes:
         """Take the one broker out of a Metadata response of version 9 or newer."""
@@ -350,8 +349,7 @@ def test_a_broker_that_knows_no_broker_as_happens_while_it_shuts_down(
 def test_a_connection_that_dies_without_a_word(kafka: None, start: Start, tmp_path: Path) -> None:
     """As behind a router that was restarted, or where a laptop has slept: neither side is told."""
     broker, port = Broker(tmp_path / "broker", QUICK_START), free_port()
-    listeners = f"PLAINTEXT://{broker.address('PLAINTEXT')},SASL_PLAINTEXT://127.0.0.1:{port}"
-    broker.properties["advertised.listeners"] = listeners
+    broker.advertise(SASL_PLAINTEXT=f"127.0.0.1:{port}")
     with broker, Proxy(broker.ports["SASL_PLAINTEXT"], port) as proxy:
         topic = broker.create_topic("tron.dead")
         broker.produce(topic, [b"x"])

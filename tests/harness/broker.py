@@ -307,6 +307,12 @@ class Broker(Kafka):
         """Return host:port of a listener."""
         return f"127.0.0.1:{self.ports[listener]}"
 
+    def advertise(self, **addresses: str) -> None:
+        """Have clients of these listeners told another host:port, once it is formatted; of the others, the own one."""
+        own = {name: self.address(name) for name in self.ports if name != "CONTROLLER"}
+        told = {**own, **addresses}
+        self.properties["advertised.listeners"] = ",".join(f"{name}://{address}" for name, address in told.items())
+
     def start(self) -> None:
         """Start the process and wait until it answers; raise RuntimeError with its log where it does not."""
         self.launch()

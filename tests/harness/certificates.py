@@ -67,15 +67,9 @@ def make_certificates(
 
 def make_client(directory: Path, authority: Path, days: tuple[int, int] = VALID, bits: int = 2048) -> None:
     """Write client.cer.pem and client.key.pem into `directory`, signed by what `authority` has."""
-    key, signing = (
-        rsa.generate_private_key(65537, bits),
-        load_pem_private_key(_first_pem(authority / "server.pem"), None),
-    )
+    key = rsa.generate_private_key(65537, bits)
+    signing = load_pem_private_key((authority / "server.pem").read_bytes(), None)
     assert isinstance(signing, rsa.RSAPrivateKey)
     (directory / "client.cer.pem").write_bytes(_issue(USER, key.public_key(), signing, days))
     (directory / "client.key.pem").touch(mode=0o600)
     (directory / "client.key.pem").write_bytes(_key_pem(key))
-
-
-def _first_pem(path: Path) -> bytes:
-    return path.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0]

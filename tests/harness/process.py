@@ -1,5 +1,6 @@
 """Programs as a user runs them: consumer.py as a process, and lines for a shell."""
 
+import base64
 import contextlib
 import itertools
 import json
@@ -140,6 +141,14 @@ Start = Callable[..., Run]  # what the fixture `start` returns
 def parse(text: str) -> list[dict[str, Any]]:
     """Return the JSON objects of JSON Lines."""
     return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def value_of(line: Mapping[str, Any]) -> bytes | None:
+    """Return the bytes of a parsed line's value, None for a tombstone; raise ValueError where they are no base64."""
+    value = line["value"]
+    if value is None or "encoding" not in line:
+        return None if value is None else str(value).encode()
+    return base64.b64decode(value, validate=True)
 
 
 def shell(command: str, directory: Path, seconds: float = 30, **env: str) -> subprocess.CompletedProcess[str]:
