@@ -11,8 +11,6 @@ same group prints what is missing: every message at least once. A worker thread 
 standard output; the main thread waits for it and for signals, and ends the process if the worker hangs.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import configparser
@@ -64,7 +62,6 @@ REFUSED_SECONDS = 30  # a login or TLS refused for so long is refused for good
 STOP_SECONDS = 5  # without progress while stopping; `docker stop` gives ten
 QUIET_SECONDS = 60  # between two warnings of a kind; librdkafka repeats an error every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
-STATISTICS_MS = 1000  # between two calls of stats_cb
 
 BATCH = 100  # messages at the most between two looks at the signal and the clock
 WRITE_BYTES = 1 << 16  # of lines at most before a write; a megabyte exceeds the CPU's cache and is a tenth slower
@@ -72,7 +69,6 @@ PIPE_BYTES = 1 << 18  # [64 KB] keeps the reader busy while the next lines are m
 ESCAPES = os.environ.get("TERM", "dumb") != "dumb"  # Windows' console has no TERM, and may show them as text
 TERMINAL_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # DEL and U+0080 to U+009F; JSON escapes the others
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
-
 START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
 
 
@@ -99,7 +95,7 @@ def read_config(path: str) -> dict[str, str]:
             parser.read_file(line.strip() for line in file)  # an indented line would continue a value
     except FileNotFoundError:
         command = "copy" if os.name == "nt" else "install -m 600"
-        raise Failure(f"{path} not found: copy it ({command} config.example.ini {path}) and edit it") from None
+        raise Failure(f"{path} not found: copy the example ({command} config.example.ini {path}) and edit it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"{path} cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
     except configparser.Error as error:  # its own text may quote a password
@@ -108,8 +104,8 @@ def read_config(path: str) -> dict[str, str]:
     if parser.sections() != ["kafka"] or not all(re.fullmatch(r"[\w.-]+", key) for key in parser["kafka"]):
         raise Failure(f'{path}: after the one line [kafka], each line is "key = value": see config.example.ini')
     settings = {key: value for key, value in parser["kafka"].items() if value}
-    if any(value.startswith(("YOUR_USERNAME", "YOUR_PASSWORD")) for value in settings.values()):
-        raise Failure(f"{path} is still the example: put in your own sasl.username and sasl.password")
+    if unedited := [key for key, value in settings.items() if value.startswith(("YOUR_USERNAME", "YOUR_PASSWORD"))]:
+        raise Failure(f"{path} is still the example: put in your own {' and '.join(unedited)}")
     if "bootstrap.servers" not in settings or not settings.keys() & {"sasl.username", "group.id"}:
         raise Failure(f"{path}: bootstrap.servers and sasl.username are required (without a login: group.id)")
     settings.setdefault("group.id", f"{settings.get('sasl.username')}-group-1")
@@ -143,7 +139,6 @@ def start_time(text: str) -> int:
 
 
 # -- a message and its line
-
 LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204 in little endian: LZ4 Frame Format Description, "General Structure"
 NO_CONTROLS = bytes.maketrans(bytes(range(32)), b" " * 32)  # JSON forbids them in a string: RFC 8259, section 7
 lz4_context = create_decompression_context()  # one for all: a new one for each message takes twice the time
@@ -189,12 +184,10 @@ def json_line(partition: int, offset: int, value: bytes | None) -> bytes:
 
 
 # -- what goes wrong
-
-# The name of an error's code -> what to check, with every setting that may be wrong.
-HINTS = {
+HINTS = {  # the name of an error's code -> what to check, with every setting that may be wrong
     "CONNECTION": "no connection to {servers}: check bootstrap.servers, the network, security.protocol, "
     "ssl.certificate.location and ssl.key.location",
-    "_AUTHENTICATION": "login failed: check sasl.username, sasl.password, the other sasl.* settings, security.protocol",
+    "_AUTHENTICATION": "login failed: check sasl.username, sasl.password (no quotes), other sasl.*, security.protocol",
     "_SSL": "TLS failed: check ssl.ca.location, ssl.endpoint.identification.algorithm (none where the certificate "
     "names no host), ssl.certificate.location, ssl.key.location, the dates in the certificates, and security.protocol",
     "_MAX_POLL_EXCEEDED": "output blocked, or machine asleep, for max.poll.interval.ms: joining the group again",
@@ -233,6 +226,7 @@ class Errors:
         self.assigned: int | None = None  # how many partitions this copy has; None while the group divides them
         self.lag: int | str = "unknown"  # how many messages are still to be printed
         self.forgotten = False  # librdkafka knows no broker any more
+        self.uncommitted = ""  # why the last commit failed; the next one, or a rebalance, settles that
 
     def warn(self, kind: str, text: str) -> None:
         """Warn of a trouble, at most once a minute."""
@@ -244,6 +238,8 @@ class Errors:
         """Return what to check, by an error's code, and librdkafka's words, less NOISE and guesses."""
         words, code = NOISE.sub("", error.str()), "CONNECTION" if error.name() in CONNECTION else error.name()
         hint = LOST if self.answered and code == "CONNECTION" else HINTS.get(code, "")
+        if re.search("onfiguration property|Expected bool", words):
+            hint = "{config}: a wrong name or value"
         return f"{hint.format(**self.names)} ({words})" if hint else words
 
     def error_cb(self, error: KafkaError) -> None:
@@ -265,8 +261,11 @@ class Errors:
 
     def on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
         """Take the outcome of a commit."""
-        if error is not None and error.code() != KafkaError._NO_OFFSET:
-            self.warn("commit", f"what was printed may be printed again: offsets were not committed ({error.str()})")
+        if error is None:
+            self.uncommitted = ""
+        elif error.code() != KafkaError._NO_OFFSET:
+            self.uncommitted = f"what was printed may be printed again: offsets were not committed ({error.str()})"
+            self.warn("commit", self.uncommitted)
 
     def stats_cb(self, text: str) -> None:
         """Take librdkafka's statistics: https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md."""
@@ -282,7 +281,7 @@ class Errors:
         self.assigned = group["assignment_size"] if group.get("join_state") == "steady" else None
         if self.assigned not in (None, before):
             self.note(f"{self.topic}: this copy has {self.assigned} partitions")
-            self.refused = NOT_REFUSED
+            self.refused, self.uncommitted = NOT_REFUSED, ""
 
     def log(self, level: int, form: str, *arguments: str) -> None:
         """Take librdkafka's log, as logging.Logger does. Only this of it has no callback, and matters."""
@@ -297,7 +296,7 @@ class Member:
     librdkafka commits what is stored each auto.commit.interval.ms, when a partition is taken away, and in close().
     """
 
-    def __init__(self, config: dict[str, str], errors: Errors, output: Output, exit_at_end: bool) -> None:
+    def __init__(self, config: dict[str, str], errors: Errors, output: "Output", exit_at_end: bool) -> None:
         """Make a client that has yet to connect. Raises Failure where a property is unknown or its value bad."""
         self.config, self.errors, self.output, self.exit_at_end = config, errors, output, exit_at_end
         self.commits = config["enable.auto.commit"].lower() in ("true", "t", "1")
@@ -309,7 +308,7 @@ class Member:
         """Return a client that has yet to connect. Raises Failure."""
         errors = self.errors
         own: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit, "stats_cb": errors.stats_cb}
-        own |= {"statistics.interval.ms": STATISTICS_MS, "enable.partition.eof": self.exit_at_end}
+        own |= {"statistics.interval.ms": 1000, "enable.partition.eof": self.exit_at_end}
         own["enable.auto.offset.store"] = False  # print_messages does it, when the line has been written
         if "debug" not in self.config:  # with a logger the lines of `debug` would wait in a queue for poll()
             own |= {"logger": errors, "log_level": 6}
@@ -344,7 +343,7 @@ class Member:
         # Kafka refuses it where the group has members: another copy was faster, or reads another topic.
         refused = begins and not self.ask(lambda _: self.client.commit(offsets=begins, asynchronous=False))
         if refused and begin is not None:
-            wait = "stop its other copies (a killed one leaves after session.timeout.ms)"
+            wait = "stop all that reads with it (what was killed leaves after session.timeout.ms)"
             raise Failure(f"--from moved nothing, because group {group} is in use: {wait}, or set another group.id")
         self.errors.note(f"{topic}: {len(partitions)} partitions, group {group}: {plan}")
         on_assign = {"on_assign": lambda client, assigned: self.begin_at(begins, client, assigned)} if refused else {}
@@ -384,8 +383,7 @@ class Member:
         """Return up to `count` messages: what comes within POLL_SECONDS, and is there by then. Raises Failure."""
         if self.errors.forgotten:  # what has yet to be committed is printed again
             self.errors.warn("forgotten", "lost connection: no broker is left; trying again until it works")
-            self.errors.forgotten = False
-            self.client = self.new_client()  # the old one is closed when nothing refers to it
+            self.errors.forgotten, self.client = False, self.new_client()  # the old one closes as nothing refers to it
             self.client.subscribe([self.errors.topic])
         first = self.client.poll(POLL_SECONDS)
         if self.errors.failure is not None:
@@ -458,7 +456,7 @@ class Output:
 def print_messages(member: Member, output: Output, limit: int) -> None:
     """Print `limit` messages, or until the run is to stop. Raises Failure, KafkaException, OSError."""
     output.prepare()
-    printed = size = newest = 0
+    made = printed = size = newest = 0
     began, *_ = shown = (time.monotonic(), 0, 0)
     try:
         while not output.stop and printed < limit and not member.at_end():
@@ -469,13 +467,14 @@ def print_messages(member: Member, output: Output, limit: int) -> None:
                 partition, offset = message.partition() or 0, message.offset() or 0  # None by the binding's types only
                 lines += json_line(partition, offset, message.value())
                 last[partition] = message
-                printed += 1
+                made += 1
                 if len(lines) > WRITE_BYTES:
                     size += output.write(lines)
                     lines = bytearray()
                     if output.stop:
                         break
             size += output.write(lines)
+            printed = made
             for message in last.values():  # the offsets are stored here, and nowhere else
                 newest = max(newest, message.timestamp()[1])
                 member.errors.refused = NOT_REFUSED
@@ -523,6 +522,8 @@ def work(member: Member, output: Output, arguments: argparse.Namespace) -> int:
         if failure:
             say(f"error: {failure}")
         member.client.close()  # commits what is stored, and leaves the group
+        if not failure and (failure := member.errors.uncommitted):
+            say(f"error: {failure}")
     return 1 if failure else 0
 
 
@@ -572,8 +573,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script with the arguments `argv` (the command line's by default); return its exit status.
 
-    0: stopped by a signal, --max-messages, --exit-at-end, or its reader is gone. 1: Kafka or standard output failed or
-    hangs. 2: usage or configuration.
+    0: a signal, --max-messages, --exit-at-end, its reader has gone. 1: Kafka or standard output fails. 2: usage, INI.
     """
     if sys.stderr is None:  # closed: librdkafka would print to what takes its descriptor next
         sys.stderr = open(os.devnull, "w")
@@ -589,7 +589,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     option("--version", action="version", version=f"%(prog)s {__version__}, {library}", help="what a bug report needs")
     arguments = parser.parse_args(argv)
     if not re.fullmatch(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}", arguments.topic):  # to librdkafka ^... is a pattern
-        parser.error("argument --topic: a topic name has 1 to 249 characters out of a-z A-Z 0-9 . _ -")
+        parser.error("argument --topic: one name, of 1 to 249 characters out of a-z A-Z 0-9 . _ -")
     if arguments.max_messages < 1:
         parser.error("argument --max-messages: must be at least 1")
     arguments.config = os.path.abspath(os.path.expanduser(arguments.config))

@@ -3,7 +3,7 @@
 
     $ python tests/demo.py
     demo: starting Kafka: 7 s
-    demo: lines are cut to fit; Ctrl-C stops everything. In a second terminal:
+    demo: lines are cut to fit; Ctrl-C ends it, and deletes its directory. In a second terminal:
         cd /tmp/kafka-demo-k1c2a3b4 && PATH=/home/me/kafka/.venv/bin:$PATH
         python consumer.py --topic tron.broadcasted.transactions
     tron.broadcasted.transactions: 3 partitions, group tron_user-demo: starts at the beginning
@@ -151,7 +151,8 @@ def demo() -> int:
         write_config(directory / "config.ini", settings(broker, {"group.id": None}))
         shutil.copy(SCRIPT, directory)
         hint = (
-            f"demo: {'lines are cut to fit; ' if ON_SCREEN else ''}Ctrl-C stops everything. In a second terminal:\n"
+            f"demo: {'lines are cut to fit; ' if ON_SCREEN else ''}Ctrl-C ends it, and deletes its directory. "
+            "In a second terminal:\n"
             f"    cd {shlex.quote(name)} && PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n"
             f"    python consumer.py --topic {TOPIC}"
         )

@@ -7,7 +7,7 @@ import chaos
 import pytest
 from harness.environment import ROOT, user_environment
 
-SEED = 4
+SEED = 8
 
 
 @pytest.mark.xdist_group("cluster")

@@ -171,6 +171,7 @@ def test_a_password_that_others_may_read(
         (INI.replace("secret-word", ""), ["sasl.password"]),
         (INI.replace("secret-word", "YOUR_PASSWORD"), ["sasl.password", "example"]),
         (INI.replace("alice", "YOUR_USERNAME"), ["sasl.username", "example"]),
+        (INI + "group.id = YOUR_USERNAME-group-2\n", ["group.id", "example"]),
         (INI + "no.such.key = 1\n", ["no.such.key"]),
         (INI + "session.timeout.ms = soon\n", ["session.timeout.ms"]),
         (INI + "session.timeout.ms = 99999999\n", ["session.timeout.ms"]),
@@ -186,6 +187,17 @@ def test_an_ini_is_refused(path: Path, capfd: pytest.CaptureFixture[str], conten
     line = refused(capfd, "--topic", "t", "--config", str(path))
     for word in ["config.ini", *words]:
         assert word.format(directory=path.parent) in line
+
+
+@pytest.mark.parametrize("wrong", ["auto.offset.rest = latest", "auto.offset.reset = latets", "check.crcs = 2"])
+def test_a_wrong_name_or_value_is_no_matter_of_certificates(
+    path: Path, capfd: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    path.write_text(f"{INI}{wrong}\n")
+    line = refused(capfd, "--topic", "t", "--config", str(path))
+    assert line.startswith(f"error: {path}: a wrong name or value (")
+    assert wrong.partition(" ")[0] in line
+    assert "ssl." not in line
 
 
 @pytest.mark.parametrize(
@@ -247,7 +259,7 @@ def test_a_missing_ini(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "config.ini"
     line = refused(capfd, "--topic", "t")
-    assert line == f"error: {path} not found: copy it (install -m 600 config.example.ini {path}) and edit it"
+    assert line == f"error: {path} not found: copy the example (install -m 600 config.example.ini {path}) and edit it"
 
 
 def test_a_path_that_is_not_utf8(capfd: pytest.CaptureFixture[str]) -> None:

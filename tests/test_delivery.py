@@ -305,6 +305,20 @@ def test_the_broker_goes_for_ten_seconds(
     assert not re.search(r"\w+://|/(bootstrap|\d+): |\(after ", run.stderr)  # what only librdkafka's developers need
 
 
+@PROTOCOLS
+def test_stopped_while_the_broker_is_down_it_says_so(
+    own_broker: Broker, own_topic: str, start: Start, protocol: Keys
+) -> None:
+    """Also once the group has given it up, so that nothing holds up the goodbye any more."""
+    run = start(settings(own_broker, {**protocol, "auto.commit.interval.ms": "3000"}), own_topic)
+    own_broker.produce(own_topic, [b"x"] * 10)
+    run.wait_for_lines(10)
+    own_broker.stop(signal.SIGKILL)
+    run.wait_for_words("offsets were not committed", 60)
+    assert run.stop() == 1
+    assert re.match("error: .*what was printed (last )?may be printed again", run.stderr.splitlines()[-1])
+
+
 def test_a_broker_that_knows_no_broker_as_happens_while_it_shuts_down(
     kafka: None, start: Start, tmp_path: Path
 ) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from harness.broker import QUICK_START, Broker
 from harness.certificates import make_certificates, make_client
+from harness.failure import check
 from harness.process import Start
 from harness.settings import NEW_PROTOCOL, Keys, settings
-from test_startup import check
 
 WITHIN = 15.0  # seconds: the ten that a broker has to answer, and what a loaded machine needs
 

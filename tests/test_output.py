@@ -135,6 +135,7 @@ def test_disk_full(broker: Broker, topic: str, start: Start, tmp_path: Path) -> 
     assert ended.returncode == 1
     errors = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
     assert errors == ["error: standard output: No space left on device"]
+    assert "stopped: 0 messages" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
     assert broker.committed(keys["group.id"], topic) == [-1001]

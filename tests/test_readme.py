@@ -157,6 +157,6 @@ def test_every_line_of_the_troubleshooting_is_one_that_the_script_says() -> None
             texts.append(str(node.value))
     table = README.partition("## When something is wrong")[2].partition("\n## ")[0]
     messages = re.findall(r"^\| `(.*?)` \| ", table, re.M)
-    assert len(messages) == 5
+    assert len(messages) == 6
     for message in messages:
         assert any(re.sub(r"\d+", "…", message) in text for text in texts), message

@@ -1,62 +1,17 @@
 """What is wrong at the start is said in one line that names the key or argument at fault, and soon."""
 
-import base64
-import json
-import re
 import socket
 import time
-import urllib.parse
 from pathlib import Path
 
 import pytest
-from harness.broker import PASSWORD, USER, Broker, free_port
+from harness.broker import USER, Broker, free_port
 from harness.certificates import make_certificates
 from harness.cluster import Cluster
-from harness.process import Run, Start, seconds_at_most
+from harness.failure import PROMPT, check, secrets_in
+from harness.process import Start, seconds_at_most
 from harness.proxy import Proxy
 from harness.settings import PROTOCOLS, Keys, settings
-
-# A second, where the broker answers and the machine is quiet; no more, so that none of the ten seconds is in it that a
-# broker has to answer.
-PROMPT = 5.0
-
-# What librdkafka adds to its texts, and only its developers need.
-NOISE = re.compile(r"/(bootstrap|\d+): |\(after |PLAINTEXT broker listener|broker certificate could not|recompile")
-
-
-def check(run: Run, status: int, *words: str, within: float = PROMPT) -> None:
-    """Check that the run ends in time with `status` and an error that has all of `words`, and nothing but that."""
-    with seconds_at_most(within):
-        assert run.end() == status, run.stderr
-    assert run.stdout == ""
-    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, run.stderr
-    for word in words:
-        assert word in errors[0]
-    assert len(run.stderr.splitlines()) <= 6
-    assert "Traceback" not in run.stderr
-    assert not NOISE.search(run.stderr)
-    assert secrets_in(run.stderr) == []
-
-
-def secrets_in(text: str) -> list[str]:
-    """Return what a text tells of the password: all of it or a part between its spaces and quotes, also escaped."""
-    parts = [PASSWORD, *(part for part in re.split(r"[ '\"]+", PASSWORD) if len(part) >= 4)]
-    forms = {
-        form
-        for part in parts
-        for form in (
-            part,
-            repr(part)[1:-1],
-            ascii(part)[1:-1],
-            json.dumps(part)[1:-1],
-            urllib.parse.quote(part),
-            urllib.parse.quote_plus(part),
-        )
-    }
-    for login in (PASSWORD, f"{USER}:{PASSWORD}", f"\0{USER}\0{PASSWORD}"):
-        forms.add(base64.b64encode(login.encode()).decode().rstrip("="))
-    return [form for form in forms if form in text]
 
 
 @pytest.mark.parametrize(

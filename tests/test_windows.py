@@ -104,4 +104,4 @@ def test_what_others_may_read_is_not_asked_in_the_way_of_unix(
     assert "warning" not in ended.stderr
     ended = subprocess.run([*command, "nowhere.ini"], cwd=tmp_path, env=windows, capture_output=True, text=True)
     path = tmp_path / "nowhere.ini"
-    assert ended.stderr == f"error: {path} not found: copy it (copy config.example.ini {path}) and edit it\n"
+    assert ended.stderr == f"error: {path} not found: copy the example (copy config.example.ini {path}) and edit it\n"
