@@ -291,10 +291,7 @@ class Errors:
 
 # -- the consumer of the topic
 class Member:
-    """This copy as a member of the group: where it begins to read, and what comes.
-
-    librdkafka commits what is stored each auto.commit.interval.ms, when a partition is taken away, and in close().
-    """
+    """This copy in the group. librdkafka commits what is stored: at intervals, in a rebalance, and in close()."""
 
     def __init__(self, config: dict[str, str], errors: Errors, output: "Output", exit_at_end: bool) -> None:
         """Make a client that has yet to connect. Raises Failure where a property is unknown or its value bad."""
@@ -302,6 +299,7 @@ class Member:
         self.commits = config["enable.auto.commit"].lower() in ("true", "t", "1")
         self.latest = config["auto.offset.reset"].lower() in ("latest", "largest", "end")
         self.unfinished: dict[int, int] = {}  # partition -> its end at the start; at that end it is taken out
+        self.subscription: dict[str, Any] = {}  # empty until `start` is over: before that, what comes would be lost
         self.client = self.new_client()  # replaced where it has forgotten all brokers
 
     def new_client(self) -> Consumer:
@@ -347,7 +345,8 @@ class Member:
             raise Failure(f"--from moved nothing, because group {group} is in use: {wait}, or set another group.id")
         self.errors.note(f"{topic}: {len(partitions)} partitions, group {group}: {plan}")
         on_assign = {"on_assign": lambda client, assigned: self.begin_at(begins, client, assigned)} if refused else {}
-        self.client.subscribe([topic], **on_assign)
+        self.subscription = {"topics": [topic], **on_assign}
+        self.client.subscribe(**self.subscription)
 
     def ask(self, request: Callable[[float], list[Any]]) -> list[Any]:
         """Return what request(seconds) returns, in the end; nothing where a commit is refused. Raises Failure."""
@@ -383,16 +382,17 @@ class Member:
         """Return up to `count` messages: what comes within POLL_SECONDS, and is there by then. Raises Failure."""
         if self.errors.forgotten:  # what has yet to be committed is printed again
             self.errors.warn("forgotten", "lost connection: no broker is left; trying again until it works")
-            self.errors.forgotten, self.client = False, self.new_client()  # the old one closes as nothing refers to it
-            self.client.subscribe([self.errors.topic])
+            self.errors.forgotten = False
+            self.client = self.new_client()  # the old one goes with its last reference, and does not leave the group
+            if self.subscription:
+                self.client.subscribe(**self.subscription)
         first = self.client.poll(POLL_SECONDS)
         if self.errors.failure is not None:
             raise self.errors.failure
         # What has come by now: waiting until a batch is full would be latency.
         batch = [] if first is None else [first, *self.client.consume(count - 1, 0)]
-        for message in [each for each in batch if each.error() is not None]:
+        for message, error in [(each, error) for each in batch if (error := each.error()) is not None]:
             batch.remove(message)
-            error: Any = message.error()
             if error.name() == "_PARTITION_EOF":
                 self.unfinished.pop(message.partition() or 0, None)
             else:

@@ -360,6 +360,34 @@ def test_a_broker_that_knows_no_broker_as_happens_while_it_shuts_down(
             assert run.stop() == 0
 
 
+@PROTOCOLS
+def test_a_client_that_forgets_all_brokers_at_the_start_reads_nothing_before_the_start_is_over(
+    broker: Broker, topic: str, start: Start, protocol: Keys
+) -> None:
+    """What came would be lost: the requests of the start, which have to wait, do not print."""
+    program = f"""if True:
+        import sys, time
+        sys.path.insert(0, {str(ROOT)!r})
+        import consumer
+        class Client(consumer.Consumer):
+            def __init__(self, properties):
+                super().__init__(properties)
+                self.errors = properties["stats_cb"].__self__
+                self.errors.forgotten = time.monotonic() < began + 1
+            def committed(self, *arguments, **options):
+                if time.monotonic() < began + 8:
+                    raise consumer.KafkaException(consumer.KafkaError(consumer.KafkaError._TIMED_OUT))
+                return super().committed(*arguments, **options)
+        began = time.monotonic()
+        consumer.Consumer, consumer.LEADER_SECONDS = Client, 20
+        sys.exit(consumer.main())"""
+    broker.produce(topic, [b"%d" % n for n in range(20)])
+    run = start(settings(broker, protocol), topic, command=[sys.executable, "-c", program])
+    run.wait_for_lines(20)
+    assert run.stop() == 0
+    assert offsets([run]) == Counter((0, n) for n in range(20))
+
+
 def test_a_connection_that_dies_without_a_word(kafka: None, start: Start, tmp_path: Path) -> None:
     """As behind a router that was restarted, or where a laptop has slept: neither side is told."""
     broker, port = Broker(tmp_path / "broker", QUICK_START), free_port()
