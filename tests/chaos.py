@@ -5,7 +5,7 @@
 
 Three nodes of Kafka, a producer that never stops, copies of the script in one group, each with an output of its own
 to which its restarts append: a file, or a pipe. The seed draws which faults come when, the same ones each time: for 30
-seconds whatever may fail, 20 in which that heals, 25 in which only copies, their group and their readers do. At the end
+seconds whatever may fail, 20 in which that heals, 40 in which only copies, their group and their readers do. At the end
 all heals, the group catches up, is stopped as a whole and started once more. Exit status 1: a promise has been broken;
 the files are kept. Needs Linux and tests/requirements.txt.
 """
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lz4.frame
-from confluent_kafka import Consumer, ElectionType, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ElectionType, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
 from harness.broker import PASSWORD, Broker, wait
 from harness.cluster import Cluster
@@ -45,7 +45,7 @@ from harness.settings import NEW_PROTOCOL, settings, write_config
 TOPIC = "tron.chaos"
 PARTITIONS = 4  # at the start
 
-STORM_SECONDS, ROUND_SECONDS = 30, 75
+STORM_SECONDS, ROUND_SECONDS = 30, 90
 TICK = 0.05  # seconds between two looks at everything
 YOUNG = 2.5  # seconds until a run's handlers of signals are there for sure
 HEAL_SECONDS = 120  # for the group to print all once everything works again
@@ -79,7 +79,8 @@ VALUES = {  # kind -> how often it is drawn
 def message(seed: int, number: int) -> tuple[bytes | None, bytes | None]:
     """Return a value as it is sent, and as a reader gets it; the same number gives the same."""
     dice = random.Random(f"{seed}/{number}")
-    text = f'{{"number":{number},"hash":"{dice.randbytes(32).hex()}","text":"ü\\u0007\u2028"}}'.encode()
+    size = dice.choice((32, 2000))
+    text = f'{{"number":{number},"hash":"{dice.randbytes(size).hex()}","text":"ü\\u0007\u2028"}}'.encode()
     (kind,) = dice.choices([*VALUES], [*VALUES.values()])
     if kind == "frame":
         return lz4.frame.compress(text), text
@@ -163,10 +164,10 @@ class Feed:
         open_ = set(found)
         while open_:
             for each in client.consume(1000, 1):
-                if each.error():
-                    open_.discard(each.partition() or 0)
-                else:
+                if (error := each.error()) is None:
                     numbers[each.partition() or 0, each.offset() or 0] = int(each.key() or b"")
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    open_.discard(each.partition() or 0)
         client.close()
         return numbers
 
@@ -177,7 +178,7 @@ class Feed:
 class Kind(NamedTuple):
     """A kind of fault."""
 
-    scope: str  # what it befalls; at no time two of the same scope befall the same copy or node
+    scope: str  # what it befalls
     storm: int  # how often it is drawn in a storm
     calm: int  # and in a calm
     least: float  # seconds
@@ -193,11 +194,13 @@ KINDS = {
     "absence": Kind("copy", 2, 2, 8, 15, signal.SIGTERM),
     "short freeze": Kind("copy", 2, 0, 1, 2, signal.SIGSTOP),
     "long freeze": Kind("copy", 2, 0, 8, 12, signal.SIGSTOP),
-    "stop of all copies": Kind("group", 0, 3, 0, 2, signal.SIGTERM),
+    "SIGTERM to all copies": Kind("copies", 0, 1, 0, 2, signal.SIGTERM),
+    "SIGINT to all copies": Kind("copies", 0, 1, 0, 2, signal.SIGINT),
+    "SIGHUP to all copies": Kind("copies", 0, 1, 0, 2, signal.SIGHUP),
+    "rebalances of starved copies": Kind("copies", 0, 30, 10, 15),
     "one more copy": Kind("group", 2, 2, 8, 15),
-    "rebalances of starved copies": Kind("group", 0, 40, 8, 15),
     "reader that stands still": Kind("reader", 4, 2, 1, 9),
-    "reader that stands still, and kill -9": Kind("reader", 8, 4, 4, 8, signal.SIGKILL),
+    "reader that stands still, and kill -9": Kind("reader", 8, 6, 5, 9, signal.SIGKILL),
     "reader that is slow": Kind("reader", 4, 2, 4, 12),
     "reader that is slow, and SIGTERM": Kind("reader", 8, 4, 5, 9, signal.SIGTERM),
     "reader that goes": Kind("reader", 2, 2, 0, 2),
@@ -237,24 +240,27 @@ def pipes_of(seed: int, copies: int) -> list[int]:
 
 
 def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
-    """Draw the faults; at no time two of the same scope befall the same target."""
+    """Draw the faults, never two at a time of a scope for the same target; a calm begins with a stop of all copies."""
     dice, pipes = random.Random(seed), pipes_of(seed, copies)
     faults: list[Fault] = []
     busy: dict[tuple[str, int], float] = {}
-    at = 2.0
+    at, calms = 2.0, 0
     while (at := at + dice.uniform(0.1, 1)) < seconds - 3:
         in_round = at % ROUND_SECONDS
         calm = in_round > STORM_SECONDS
+        resting = calm and in_round < STORM_SECONDS + RECOVERY_SECONDS
         (name,) = dice.choices([*KINDS], [kind.calm if calm else kind.storm for kind in KINDS.values()])
+        if calm and not resting and calms <= at // ROUND_SECONDS:
+            calms += 1
+            name = dice.choice([name for name, kind in KINDS.items() if kind.scope == "copies" and kind.sent])
         kind = KINDS[name]
         scope = kind.scope
         target = {"copy": dice.randrange(copies), "node": dice.randrange(3), "reader": dice.choice(pipes)}.get(scope, 0)
         lasts = dice.uniform(kind.least, kind.most)
         if not calm:
             lasts = min(lasts, STORM_SECONDS - in_round)
-        resting = calm and in_round < STORM_SECONDS + RECOVERY_SECONDS
         slots = [(scope, target)]
-        if name in ("stop of all copies", "rebalances of starved copies"):
+        if scope == "copies":
             slots += [(each, copy) for each in ("copy", "reader") for copy in range(copies + 1)]
         elif name == "one more copy":
             slots = [("copy", copies)]
@@ -308,17 +314,17 @@ class CopyRun:
         self.stopped: float | None = None  # when it was asked to stop
         self.killed = self.left = False  # by SIGKILL; by the program that reads its pipe
         self.writes = False
-        self.assignments = 0
+        self.known = ""
 
     @property
     def said(self) -> str:
         """What it has said on standard error."""
         return self.log.read_text(encoding="utf-8")
 
-    def rebalanced(self) -> bool:
-        """Tell whether it has been given partitions since the last call."""
-        before, self.assignments = self.assignments, self.said.count(": this copy has ")
-        return self.assignments > before
+    def news(self) -> str:
+        """Return what it has said since the last call."""
+        before, self.known = self.known, self.said
+        return self.known[len(before) :]
 
     @property
     def greeted(self) -> bool:
@@ -352,6 +358,7 @@ class Reader:
     path: Path
     still: bool = False
     slow: bool = False
+    hindered_until: float = 0
     lock: Any = field(default_factory=threading.Lock)
 
     def start(self, run: CopyRun) -> threading.Thread:
@@ -373,13 +380,13 @@ class Reader:
                         return
                     os.set_blocking(pipe.fileno(), False)
                     with contextlib.suppress(BlockingIOError):
-                        data = os.read(pipe.fileno(), 1 << 16)
+                        data = os.read(pipe.fileno(), 1 << 14 if self.slow else 1 << 16)
                         if not data:
                             return
                         file.write(data)
                         if not self.slow:
                             continue
-                time.sleep(0.15 if self.slow else 0.005)  # 0.4 MB/s
+                time.sleep(0.15 if self.slow else 0.005)  # 0.1 MB/s
 
     def leave(self, run: CopyRun) -> None:
         """Go away, with all that the run has written: what is in a pipe whose reader goes is lost with it."""
@@ -501,7 +508,7 @@ class Chaos:
         self.faults = schedule(options.seed, options.seconds, options.copies)
         self.events: list[Event] = []
         self.rebalances: list[float] = []
-        self.restarts: list[float] = []  # when all copies had ended in order
+        self.orderly_stops: list[float] = []  # when all copies had ended
         self.all_stopped_by: list[CopyRun] = []
         self.wrong: list[str] = []
         self.stops: list[float] = []  # seconds
@@ -554,15 +561,15 @@ class Chaos:
         elif fault.kind == "one more copy":
             self.copies[-1].wanted = True
             self.later(end, lambda: self.take_away(self.copies[-1]))
-        elif fault.kind == "rebalances of starved copies":
-            threading.Thread(target=self.unsettle, args=[end], daemon=True).start()
-            self.rebalances += [now + seconds for seconds in range(int(fault.seconds) + 1)]
-        elif fault.kind == "stop of all copies":
+        elif kind.scope == "copies" and kind.sent:
             runs = [copy.run for copy in self.copies if copy.run is not None]
             if all(now - run.began > YOUNG and run.stopped is None for run in runs):
                 for copy in self.copies:
-                    self.stop(copy, signal.SIGTERM, end)
+                    self.stop(copy, kind.sent, end)
                 self.all_stopped_by = runs if self.steady(now) else []
+        elif fault.kind == "rebalances of starved copies":
+            threading.Thread(target=self.unsettle, args=[end], daemon=True).start()
+            self.rebalances += [now + seconds for seconds in range(int(fault.seconds) + 1)]
         elif fault.kind == "leaders moved back":
             self.administer(lambda: self.cluster.admin.elect_leaders(ElectionType.PREFERRED).result(20))
             self.rebalances.append(now)
@@ -612,11 +619,12 @@ class Chaos:
         keys = {"bootstrap.servers": self.feed.address, "group.id": self.group, "group.protocol": self.protocol}
         starved: set[int] = set()
         while time.monotonic() < end:
-            starved |= {worker for copy in self.copies if copy.run is not None for worker in copy.run.workers()}
+            runs = [copy.run for copy in self.copies]
+            starved |= {worker for run in runs if run is not None for worker in run.workers()}
             run_as(os.SCHED_IDLE, starved)
             member = Consumer({**keys, "enable.auto.commit": False, "log_level": 0})
             member.subscribe([TOPIC])
-            member.poll(1)
+            member.poll(0.5)
             member.close()
         run_as(os.SCHED_OTHER, starved)
 
@@ -633,8 +641,9 @@ class Chaos:
             return
         name, how = "slow" if kind.startswith("reader that is slow") else "still", KINDS[kind].sent
         setattr(reader, name, True)
+        reader.hindered_until = end
         if how:  # once its pipe is full, and what is stored has been committed
-            self.later((time.monotonic() + end) / 2, lambda: self.stop(copy, how, end))
+            self.later(end - 1, lambda: self.stop(copy, how, end))
         self.later(end, lambda: setattr(reader, name, False))
 
     def to_node(self, number: int, kind: str, end: float) -> None:
@@ -682,8 +691,10 @@ class Chaos:
                 self.judge_end(copy, ended)
                 self.rebalances.append(now)
             run = copy.run
-            if run is not None and run.rebalanced():
-                self.rebalances.append(now)
+            news = run.news() if run is not None else ""
+            self.rebalances += [now] * (": this copy has " in news)
+            if "offsets were not committed" in news:
+                self.events.append(Event("a warning", now - REBALANCE_SECONDS, now + REBALANCE_SECONDS, run))
             if run is None and copy.wanted and now >= copy.again:
                 copy.start()
                 self.rebalances.append(now)
@@ -694,7 +705,7 @@ class Chaos:
         runs = self.all_stopped_by
         if runs and all(run.ended is not None for run in runs):
             if all(run.process.returncode == 0 for run in runs) and not self.troubled(now, now):
-                self.restarts.append(now)
+                self.orderly_stops.append(time.monotonic())
             self.all_stopped_by = []
         time.sleep(TICK)
 
@@ -721,6 +732,7 @@ class Chaos:
         assert run.exited is not None
         status, name = run.process.returncode, f"copy {copy.number}, {run.log.name}"
         troubled = self.troubled(run.began, run.exited)
+        hindered_until = copy.reader.hindered_until if copy.reader is not None else 0
         if run.stopped is None and not run.left:
             copy.again = run.ended + 1
         if run.killed:
@@ -733,7 +745,7 @@ class Chaos:
             self.wrong.append(f"{name}: ended with {status}: {run.said[-500:]}")
         elif status == 1:
             self.loses_its_place(run, "status 1", run.ended)
-            blocked = copy.reader is not None and "standard output is blocked" in run.error
+            blocked = "standard output is blocked" in run.error and hindered_until > run.exited - 2 * STOP_SECONDS
             refused = "login failed" in run.error and troubled
             # Kafka answers nothing else to a copy that waits for the others to join, or a killed one to be forgotten.
             joining = any(run.exited - e.begin < 2 * REBALANCE_SECONDS and e.begin < run.exited for e in self.events)
@@ -745,7 +757,7 @@ class Chaos:
         elif run.stopped is None and not run.left:
             self.wrong.append(f"{name}: ended by itself with 0: {run.said[-500:]}")
         if run.stopped is not None:
-            self.stops.append(run.exited - run.stopped)
+            self.stops.append(run.exited - max(run.stopped, min(hindered_until, run.exited)))
             if self.stops[-1] > STOP_SECONDS:
                 self.wrong.append(f"{name}: its stop took {self.stops[-1]:.1f} s: {run.said[-500:]}")
 
@@ -791,11 +803,9 @@ class Chaos:
         self.judge(numbers)
 
     def heal(self) -> None:
-        """End all faults that still last; return when all nodes are up, and the producer has sent all."""
-        pending = [(max(moment, self.began + self.options.seconds), n, action) for moment, n, action in self.pending]
-        self.pending = sorted(pending)
+        """Wait until all nodes are up, and the producer has sent all."""
         self.take_away(self.copies[-1])
-        self.admin.submit(lambda: self.cluster.wait_for_nodes(3))
+        self.administer(lambda: self.cluster.wait_for_nodes(3))
         self.administer(lambda: self.cluster.set_password(PASSWORD))
         self.wait_for("the nodes are back", self.admin.submit(lambda: None).done)
         stopped = self.admin.submit(self.feed.stop)
@@ -806,12 +816,15 @@ class Chaos:
     def stop_all(self) -> None:
         """Stop the whole group in order."""
         self.wait_for("quiet", self.quiet)
+        before = len(self.orderly_stops)
         for copy in self.copies:
             copy.wanted = False
             self.stop(copy, signal.SIGTERM, 0)
         self.all_stopped_by = [copy.runs[-1] for copy in self.copies if copy.run is not None]
         self.wait_for("all copies end", lambda: all(copy.run is None for copy in self.copies))
         self.tick()
+        if len(self.orderly_stops) == before:
+            self.wrong.append("the whole group did not stop in order")
 
     def end(self) -> None:
         """Leave no process behind."""
@@ -835,6 +848,8 @@ class Chaos:
             at = positions.get(number)
             if at is None or at[0] != partition or offset not in (None, at[1]):
                 self.wrong.append(f"Kafka lost message {number}, acknowledged at {partition}, {offset}: found at {at}")
+        if len(self.feed.acknowledged) < self.options.rate * self.options.seconds / 2:
+            self.wrong.append(f"only {len(self.feed.acknowledged)} messages were acknowledged")
         lost = sorted(numbers.keys() - self.printed)
         self.wrong += [f"lost: {len(lost)} messages, the first at {lost[0]}"] if lost else []
         everything = sorted(
@@ -851,7 +866,7 @@ class Chaos:
         self.say("faults: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
         self.say(
             f"stops: {len(self.stops)}, the slowest {max(self.stops, default=0):.1f} s; runs: "
-            f"{sum(len(copy.runs) for copy in self.copies)}; stops of the whole group: {len(self.restarts)}"
+            f"{sum(len(copy.runs) for copy in self.copies)}; stops of the whole group: {len(self.orderly_stops)}"
         )
         self.say(
             f"seed {self.options.seed}, {self.options.seconds:.0f} s, {self.options.copies} copies, {self.protocol}, "
@@ -875,17 +890,16 @@ class Chaos:
     def judge_repeats(self, everything: list[tuple[Line, CopyRun]]) -> "Counter[str]":
         """Count what was printed again by what explains it, and note what nothing explains."""
         repeats: Counter[str] = Counter()
-        in_hand: Counter[float] = Counter()
+        in_hand: Counter[CopyRun | float | None] = Counter()  # by the run that had been stopped, or the rebalance
         before: dict[tuple[int, int], tuple[Line, CopyRun]] = {}
         furthest = 0.0
-        told = {run for copy in self.copies for run in copy.runs if "offsets were not committed" in run.said}
         for line, run in everything:
             position = (line.partition, line.offset)
             earlier, earlier_run = before.get(position, (line, run))
             before[position] = (line, run)
             if earlier is line:
                 continue
-            restart = any(earlier.moment <= moment <= line.moment for moment in self.restarts)
+            restart = any((earlier_run.ended or moment) < moment <= line.moment for moment in self.orderly_stops)
             reasons = [
                 event
                 for event in self.events
@@ -897,18 +911,18 @@ class Chaos:
                 furthest = max(furthest, why.begin - earlier.moment)
             lately = [moment for moment in self.rebalances if -1 <= line.moment - moment <= REBALANCE_SECONDS]
             rebalance = max(lately, default=None)
-            if why is None and not restart and {earlier_run, run} & told:
-                repeats["as a warning said"] += 1
-                continue
-            if why is None and rebalance is not None:
-                in_hand[rebalance] += 1
+            last = earlier_run.stopped is not None and earlier.moment > earlier_run.stopped - COMMIT_SECONDS
+            if why is None and (last or rebalance is not None):
+                in_hand[earlier_run if last else rebalance] += 1
             if why is None and (rebalance is None or restart):
                 kind = "after an orderly stop of all copies" if restart else "for no reason"
                 where = f"({position}, {earlier.moment - self.began:.1f} s, {line.moment - self.began:.1f} s)"
                 self.wrong.append(f"printed again {kind}: {where} by {earlier_run.log.name}, {run.log.name}")
             repeats[why.kind if why is not None else "in a rebalance"] += 1
-        if in_hand and max(in_hand.values()) > IN_HAND * len(self.copies):
-            self.wrong.append(f"printed again in one rebalance: {max(in_hand.values())} messages")
+        for cause, count in in_hand.items():
+            if count > (IN_HAND if isinstance(cause, CopyRun) else IN_HAND * len(self.copies)):
+                name = f"stop, of {cause.log.name}" if isinstance(cause, CopyRun) else "rebalance"
+                self.wrong.append(f"printed again in one {name}: {count} messages")
         self.say(f"a kill -9 repeats what was printed in its last {furthest:.2f} s")
         return repeats
 

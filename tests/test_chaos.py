@@ -7,7 +7,7 @@ import chaos
 import pytest
 from harness.environment import ROOT, user_environment
 
-SEED = 8
+SEED = 146
 
 
 @pytest.mark.xdist_group("cluster")
