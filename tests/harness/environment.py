@@ -9,7 +9,7 @@ SCRIPT = ROOT / "consumer.py"
 
 # Everything else, such as PYTHONUNBUFFERED, LC_ALL, SSL_CERT_FILE or a proxy, would decide what a test finds.
 KEPT = (
-    *("PATH", "HOME", "USER", "LANG", "TERM", "TMPDIR"),
+    *("PATH", "HOME", "USER", "LANG", "TMPDIR"),
     "TZ",  # a test and the program that it starts must agree on local time
     "XDG_CACHE_HOME",  # Kafka's jars are kept there
 )
@@ -21,7 +21,7 @@ def user_environment(**overrides: str) -> dict[str, str]:
     What a coming Python will refuse is an error in these programs: they must go on working.
     """
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    return {**kept, "PYTHONWARNINGS": "error::DeprecationWarning", **overrides}
+    return {**kept, "TERM": "xterm", "PYTHONWARNINGS": "error::DeprecationWarning", **overrides}
 
 
 def missing(reason: str) -> NoReturn:
