@@ -47,7 +47,7 @@ PARTITIONS = 4  # at the start
 
 STORM_SECONDS, ROUND_SECONDS = 30, 90
 TICK = 0.05  # seconds between two looks at everything
-YOUNG = 2.5  # seconds until a run's handlers of signals are there for sure
+YOUNG = 5.0  # seconds until a run's handlers of signals are there for sure
 HEAL_SECONDS = 120  # for the group to print all once everything works again
 
 COMMIT_SECONDS = 2.5  # auto.commit.interval.ms, a commit on a busy machine, and what a look at a file is late
@@ -624,7 +624,7 @@ class Chaos:
             run_as(os.SCHED_IDLE, starved)
             member = Consumer({**keys, "enable.auto.commit": False, "log_level": 0})
             member.subscribe([TOPIC])
-            member.poll(0.5)
+            member.poll(1)
             member.close()
         run_as(os.SCHED_OTHER, starved)
 
