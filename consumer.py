@@ -306,7 +306,7 @@ class Member:
         """Return a client that has yet to connect. Raises Failure."""
         errors = self.errors
         own: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit, "stats_cb": errors.stats_cb}
-        own |= {"statistics.interval.ms": 1000, "enable.partition.eof": self.exit_at_end}
+        own |= {"statistics.interval.ms": 1000, "enable.partition.eof": self.exit_at_end}  # stats_cb each second
         own["enable.auto.offset.store"] = False  # print_messages does it, when the line has been written
         if "debug" not in self.config:  # with a logger the lines of `debug` would wait in a queue for poll()
             own |= {"logger": errors, "log_level": 6}

@@ -244,14 +244,13 @@ def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
     dice, pipes = random.Random(seed), pipes_of(seed, copies)
     faults: list[Fault] = []
     busy: dict[tuple[str, int], float] = {}
-    at, calms = 2.0, 0
+    at = 2.0
     while (at := at + dice.uniform(0.1, 1)) < seconds - 3:
         in_round = at % ROUND_SECONDS
         calm = in_round > STORM_SECONDS
         resting = calm and in_round < STORM_SECONDS + RECOVERY_SECONDS
         (name,) = dice.choices([*KINDS], [kind.calm if calm else kind.storm for kind in KINDS.values()])
-        if calm and not resting and calms <= at // ROUND_SECONDS:
-            calms += 1
+        if calm and not resting and all(fault.at < at - in_round + STORM_SECONDS for fault in faults):
             name = dice.choice([name for name, kind in KINDS.items() if kind.scope == "copies" and kind.sent])
         kind = KINDS[name]
         scope = kind.scope
@@ -564,9 +563,7 @@ class Chaos:
         elif kind.scope == "copies" and kind.sent:
             runs = [copy.run for copy in self.copies if copy.run is not None]
             if all(now - run.began > YOUNG and run.stopped is None for run in runs):
-                for copy in self.copies:
-                    self.stop(copy, kind.sent, end)
-                self.all_stopped_by = runs if self.steady(now) else []
+                self.stop_group(kind.sent, end)
         elif fault.kind == "rebalances of starved copies":
             threading.Thread(target=self.unsettle, args=[end], daemon=True).start()
             self.rebalances += [now + seconds for seconds in range(int(fault.seconds) + 1)]
@@ -593,6 +590,13 @@ class Chaos:
             if run.killed:
                 self.loses_its_place(run, "kill -9", now)
             run.process.send_signal(how)
+
+    def stop_group(self, how: signal.Signals, again: float) -> None:
+        """Send all copies a signal; where nothing else is the matter, it counts as an orderly stop."""
+        runs = [copy.run for copy in self.copies if copy.run is not None]
+        for copy in self.copies:
+            self.stop(copy, how, again)
+        self.all_stopped_by = runs if self.steady(time.monotonic()) else []
 
     def take_away(self, copy: Copy) -> None:
         """Stop a copy for good."""
@@ -819,8 +823,7 @@ class Chaos:
         before = len(self.orderly_stops)
         for copy in self.copies:
             copy.wanted = False
-            self.stop(copy, signal.SIGTERM, 0)
-        self.all_stopped_by = [copy.runs[-1] for copy in self.copies if copy.run is not None]
+        self.stop_group(signal.SIGTERM, 0)
         self.wait_for("all copies end", lambda: all(copy.run is None for copy in self.copies))
         self.tick()
         if len(self.orderly_stops) == before:
@@ -935,9 +938,7 @@ def broken_network(directory: Path) -> Iterator[tuple[Cluster, list[Proxy]]]:
         proxies = []
         for node in cluster.nodes:
             proxies.append(stack.enter_context(Proxy(node.ports["SASL_SSL"])))
-            addresses = {name: f"127.0.0.1:{port}" for name, port in node.ports.items() if name != "CONTROLLER"}
-            addresses["SASL_SSL"] = f"127.0.0.1:{proxies[-1].port}"
-            node.properties["advertised.listeners"] = ",".join(f"{name}://{at}" for name, at in addresses.items())
+            node.advertise(SASL_SSL=f"127.0.0.1:{proxies[-1].port}")
         stack.enter_context(cluster)
         cluster.create_topic(TOPIC, PARTITIONS)
         yield cluster, proxies

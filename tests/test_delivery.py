@@ -148,20 +148,27 @@ def test_without_auto_commit_nothing_is_committed(broker: Broker, topic: str, st
     assert broker.committed(keys["group.id"], topic) == [-1001]
 
 
-def freezing(broker: Broker, method: str) -> list[str]:
-    """Return a command that runs the script, and freezes the broker when the script calls this method of the client."""
-    assert broker.process is not None
+def with_client(methods: str) -> list[str]:
+    """Return a command that runs the script with a client that has these methods instead of its own."""
     program = f"""if True:
-        import os, signal, sys
+        import os, signal, sys, time
         sys.path.insert(0, {str(ROOT)!r})
         import consumer
+        began = time.monotonic()
         class Client(consumer.Consumer):
-            def {method}(self, **arguments):
-                os.kill({broker.process.pid}, signal.SIGSTOP)
-                return super().{method}(**arguments)
+            {methods}
         consumer.Consumer = Client
         sys.exit(consumer.main())"""
     return [sys.executable, "-c", program]
+
+
+def freezing(broker: Broker, method: str) -> list[str]:
+    """Return a command that runs the script, and freezes the broker when the script calls this method of the client."""
+    assert broker.process is not None
+    return with_client(f"""
+            def {method}(self, **arguments):
+                os.kill({broker.process.pid}, signal.SIGSTOP)
+                return super().{method}(**arguments)""")
 
 
 def go_on(broker: Broker) -> None:
@@ -365,24 +372,16 @@ def test_a_client_that_forgets_all_brokers_at_the_start_reads_nothing_before_the
     broker: Broker, topic: str, start: Start, protocol: Keys
 ) -> None:
     """What came would be lost: the requests of the start, which have to wait, do not print."""
-    program = f"""if True:
-        import sys, time
-        sys.path.insert(0, {str(ROOT)!r})
-        import consumer
-        class Client(consumer.Consumer):
+    forgetting = with_client("""
             def __init__(self, properties):
                 super().__init__(properties)
-                self.errors = properties["stats_cb"].__self__
-                self.errors.forgotten = time.monotonic() < began + 1
+                properties["stats_cb"].__self__.forgotten = time.monotonic() < began + 1
             def committed(self, *arguments, **options):
                 if time.monotonic() < began + 8:
                     raise consumer.KafkaException(consumer.KafkaError(consumer.KafkaError._TIMED_OUT))
-                return super().committed(*arguments, **options)
-        began = time.monotonic()
-        consumer.Consumer, consumer.LEADER_SECONDS = Client, 20
-        sys.exit(consumer.main())"""
+                return super().committed(*arguments, **options)""")
     broker.produce(topic, [b"%d" % n for n in range(20)])
-    run = start(settings(broker, protocol), topic, command=[sys.executable, "-c", program])
+    run = start(settings(broker, protocol), topic, command=forgetting)
     run.wait_for_lines(20)
     assert run.stop() == 0
     assert offsets([run]) == Counter((0, n) for n in range(20))
