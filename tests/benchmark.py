@@ -34,7 +34,7 @@ import lz4.frame
 from confluent_kafka import Producer
 from harness import vendor_loop
 from harness.blocks import timed_block
-from harness.broker import USER, Broker, temporary_broker
+from harness.broker import INTERRUPTED, USER, Broker, temporary_broker
 from harness.environment import SCRIPT, user_environment
 from harness.process import peak_memory
 from harness.settings import settings, write_config
@@ -387,5 +387,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:
+    except INTERRUPTED:
         sys.exit(130)

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import lz4.frame
 from confluent_kafka import Consumer, ElectionType, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
-from harness.broker import PASSWORD, Broker, wait
+from harness.broker import INTERRUPTED, PASSWORD, Broker, wait
 from harness.cluster import Cluster
 from harness.environment import SCRIPT, user_environment
 from harness.process import value_of
@@ -967,7 +967,7 @@ def main() -> int:
                 wrong = chaos.wrong
             finally:
                 chaos.end()
-    except KeyboardInterrupt:
+    except INTERRUPTED:
         return 1
     finally:
         shutil.rmtree(directory / "cluster", ignore_errors=True)

@@ -29,7 +29,7 @@ from pathlib import Path
 import lz4.frame
 import psutil
 from harness.blocks import proto_block, proto_trades, transaction_block
-from harness.broker import QUICK_START, USER, Broker, NoKafka, jars_directory, kafka_jars
+from harness.broker import INTERRUPTED, QUICK_START, USER, Broker, NoKafka, jars_directory, kafka_jars
 from harness.environment import SCRIPT
 from harness.settings import settings, write_config
 
@@ -165,7 +165,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         return demo()
-    except KeyboardInterrupt:
+    except INTERRUPTED:
         return 0
     except (NoKafka, RuntimeError) as error:
         say(f"error: {error}")

@@ -67,5 +67,5 @@ def test_stopped_it_leaves_no_process() -> None:
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 130
+        assert process.wait(30) == 130, process.stderr.read()
         assert psutil.wait_procs(children, timeout=1)[1] == []

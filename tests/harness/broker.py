@@ -52,6 +52,11 @@ START_SECONDS = 90
 QUICK_START = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
 
 
+# What a signal's KeyboardInterrupt arrives as. AdminClient calls Python from C while it prepares a request: an
+# exception from there comes out of it as a SystemError.
+INTERRUPTED = (KeyboardInterrupt, SystemError)
+
+
 class NoKafka(Exception):
     """Kafka's jars are not on this machine and could not be downloaded."""
 

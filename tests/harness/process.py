@@ -77,7 +77,7 @@ class Run:
         """The whole lines written so far, parsed."""
         return parse(self.stdout[: self.stdout.rfind("\n") + 1])
 
-    def wait_for(self, what: "Callable[[Run], Any]", seconds: float = 30) -> None:
+    def wait_for(self, what: "Callable[[Run], Any]", seconds: float = 60) -> None:
         """Wait until what(self) is true; fail with the process's output where it never is."""
         deadline = time.monotonic() + seconds
         while not what(self):
@@ -93,15 +93,15 @@ class Run:
                 self._counted_lines += piece.count(b"\n")
         return self._counted_lines
 
-    def wait_for_lines(self, count: int, seconds: float = 30) -> None:
+    def wait_for_lines(self, count: int, seconds: float = 60) -> None:
         """Wait until so many lines have been written."""
         self.wait_for(lambda run: run.count_lines() >= count, seconds)
 
-    def wait_for_words(self, words: str, seconds: float = 30) -> None:
+    def wait_for_words(self, words: str, seconds: float = 60) -> None:
         """Wait until standard error has these words."""
         self.wait_for(lambda run: words in run.stderr, seconds)
 
-    def end(self, seconds: float = 30) -> int:
+    def end(self, seconds: float = 60) -> int:
         """Wait for its end; return its exit status."""
         try:
             return self.process.wait(seconds)
