@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from confluent_kafka import Consumer, ElectionType, KafkaError, KafkaException, 
 from confluent_kafka.admin import NewPartitions
 from harness.broker import INTERRUPTED, PASSWORD, Broker, wait
 from harness.cluster import Cluster
-from harness.environment import SCRIPT, user_environment
+from harness.environment import SCRIPT, pass_on_no_nohup, user_environment
 from harness.process import value_of
 from harness.proxy import Proxy
 from harness.settings import NEW_PROTOCOL, settings, write_config
@@ -186,6 +186,7 @@ class Kind(NamedTuple):
     sent: signal.Signals | None = None  # to the copy, or to the node
 
 
+REBALANCES = "rebalances of copies that pause"
 KINDS = {
     "kill -9": Kind("copy", 5, 6, 0, 3, signal.SIGKILL),
     "SIGTERM": Kind("copy", 3, 3, 0, 3, signal.SIGTERM),
@@ -197,7 +198,7 @@ KINDS = {
     "SIGTERM to all copies": Kind("copies", 0, 1, 0, 2, signal.SIGTERM),
     "SIGINT to all copies": Kind("copies", 0, 1, 0, 2, signal.SIGINT),
     "SIGHUP to all copies": Kind("copies", 0, 1, 0, 2, signal.SIGHUP),
-    "rebalances of starved copies": Kind("copies", 0, 30, 10, 15),
+    REBALANCES: Kind("copies", 0, 10, 8, 12),
     "one more copy": Kind("group", 2, 2, 8, 15),
     "reader that stands still": Kind("reader", 4, 2, 1, 9),
     "reader that stands still, and kill -9": Kind("reader", 8, 6, 5, 9, signal.SIGKILL),
@@ -240,7 +241,10 @@ def pipes_of(seed: int, copies: int) -> list[int]:
 
 
 def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
-    """Draw the faults, never two at a time of a scope for the same target; a calm begins with a stop of all copies."""
+    """Draw the faults, never two at a time of a scope for the same target.
+
+    A calm begins with a stop of all copies, and goes on with REBALANCES.
+    """
     dice, pipes = random.Random(seed), pipes_of(seed, copies)
     faults: list[Fault] = []
     busy: dict[tuple[str, int], float] = {}
@@ -250,8 +254,11 @@ def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
         calm = in_round > STORM_SECONDS
         resting = calm and in_round < STORM_SECONDS + RECOVERY_SECONDS
         (name,) = dice.choices([*KINDS], [kind.calm if calm else kind.storm for kind in KINDS.values()])
-        if calm and not resting and all(fault.at < at - in_round + STORM_SECONDS for fault in faults):
-            name = dice.choice([name for name, kind in KINDS.items() if kind.scope == "copies" and kind.sent])
+        so_far = sum(fault.at > at - in_round + STORM_SECONDS for fault in faults)  # since the storm
+        if calm and so_far == 0:
+            name = dice.choice([name for name, each in KINDS.items() if each.scope == "copies" and each.sent])
+        elif calm and so_far == 1:
+            name = REBALANCES
         kind = KINDS[name]
         scope = kind.scope
         target = {"copy": dice.randrange(copies), "node": dice.randrange(3), "reader": dice.choice(pipes)}.get(scope, 0)
@@ -292,6 +299,23 @@ class Event:
 # -- the copies
 
 
+# As a busy machine might do it, between the two calls with which the script takes what has come.
+WITH_PAUSES = """\
+import os, runpy, sys, time
+import confluent_kafka
+
+class Consumer(confluent_kafka.Consumer):
+    def consume(self, *arguments):
+        if os.path.exists(pause):
+            time.sleep(0.2)
+        return super().consume(*arguments)
+
+confluent_kafka.Consumer = Consumer
+_, pause, *sys.argv = sys.argv
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @dataclass(frozen=True)
 class Line:
     """A line that a copy has printed, and when it was seen."""
@@ -330,24 +354,10 @@ class CopyRun:
         """Whether its start has succeeded."""
         return ", group " in self.said
 
-    def workers(self) -> Iterator[int]:
-        """Return the ids of its threads but the main one and librdkafka's."""
-        with contextlib.suppress(OSError):  # it ends just now
-            for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
-                if int(thread.name) != self.process.pid and not (thread / "comm").read_text().startswith("rdk:"):
-                    yield int(thread.name)
-
     @property
     def error(self) -> str:
         """Its line that begins with `error: `."""
         return next((line for line in self.said.splitlines() if line.startswith("error: ")), "")
-
-
-def run_as(policy: int, threads: Iterable[int]) -> None:
-    """Let threads be scheduled so: see sched(7)."""
-    for thread in threads:
-        with contextlib.suppress(OSError):  # it has ended, or there is no right to
-            os.sched_setscheduler(thread, policy, os.sched_param(0))
 
 
 @dataclass
@@ -500,7 +510,9 @@ class Chaos:
         }
         merged = settings(cluster, keys)
         self.group, config = merged["group.id"], write_config(directory / "config.ini", merged)
-        command = [sys.executable, str(options.script), "--config", str(config), "--topic", TOPIC]
+        self.pause = directory / "pause"
+        script = map(str, (options.script, "--config", config, "--topic", TOPIC))
+        command = [sys.executable, "-c", WITH_PAUSES, str(self.pause), *script]
         numbers = range(options.copies + 1)  # the last one comes and goes
         self.printed: set[tuple[int, int]] = set()  # (partition, offset), by any copy
         self.copies = [Copy(number, command, directory, number in pipes, self.printed) for number in numbers]
@@ -564,9 +576,9 @@ class Chaos:
             runs = [copy.run for copy in self.copies if copy.run is not None]
             if all(now - run.began > YOUNG and run.stopped is None for run in runs):
                 self.stop_group(kind.sent, end)
-        elif fault.kind == "rebalances of starved copies":
+        elif fault.kind == REBALANCES:
             threading.Thread(target=self.unsettle, args=[end], daemon=True).start()
-            self.rebalances += [now + seconds for seconds in range(int(fault.seconds) + 1)]
+            self.rebalances += [now + seconds for seconds in range(int(fault.seconds) + 2)]
         elif fault.kind == "leaders moved back":
             self.administer(lambda: self.cluster.admin.elect_leaders(ElectionType.PREFERRED).result(20))
             self.rebalances.append(now)
@@ -615,22 +627,15 @@ class Chaos:
             self.rebalances += [time.monotonic(), end]
 
     def unsettle(self, end: float) -> None:
-        """Join the group and leave it, again and again; read nothing.
-
-        Meanwhile each copy's worker runs only when no other thread wants to: so a rebalance meets it wherever it is.
-        Without the right to put an end to that, it lasts until the copy ends.
-        """
+        """Join the group and leave it, again and again, while the copies pause with a message in hand; read nothing."""
         keys = {"bootstrap.servers": self.feed.address, "group.id": self.group, "group.protocol": self.protocol}
-        starved: set[int] = set()
+        self.pause.touch()
         while time.monotonic() < end:
-            runs = [copy.run for copy in self.copies]
-            starved |= {worker for run in runs if run is not None for worker in run.workers()}
-            run_as(os.SCHED_IDLE, starved)
             member = Consumer({**keys, "enable.auto.commit": False, "log_level": 0})
             member.subscribe([TOPIC])
             member.poll(1)
             member.close()
-        run_as(os.SCHED_OTHER, starved)
+        self.pause.unlink()
 
     def to_reader(self, copy: Copy, kind: str, end: float) -> None:
         """Let the reader of a pipe stand still, be slow, or go."""
@@ -955,6 +960,7 @@ def main() -> int:
     option("--script", type=Path, default=SCRIPT, help="another script to check, such as one with a mistake")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    pass_on_no_nohup()
     directory = Path(tempfile.mkdtemp(prefix="kafka-chaos-"))
     wrong = ["it did not come to its end"]
     try:

@@ -7,7 +7,7 @@ import chaos
 import pytest
 from harness.environment import ROOT, user_environment
 
-SEED = 146
+SEED = 38
 
 
 @pytest.mark.xdist_group("cluster")

@@ -1,6 +1,7 @@
 """Where things are, and which environment a program is started in: a user's, not that of whoever runs the tests."""
 
 import os
+import signal
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +23,12 @@ def user_environment(**overrides: str) -> dict[str, str]:
     """
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return {**kept, "TERM": "xterm", "PYTHONWARNINGS": "error::DeprecationWarning", **overrides}
+
+
+def pass_on_no_nohup() -> None:
+    """Let the programs that are started from here not ignore SIGHUP, as they would inherit it from nohup."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # what is handled is reset in a program that is started
 
 
 def missing(reason: str) -> NoReturn:

@@ -81,7 +81,9 @@ class Run:
         """Wait until what(self) is true; fail with the process's output where it never is."""
         deadline = time.monotonic() + seconds
         while not what(self):
-            assert time.monotonic() < deadline, f"not within {seconds} s; {self.stdout[-500:]!r}\n{self.stderr[-2000:]}"
+            if time.monotonic() > deadline:
+                printed = f"{self.count_lines()} lines, the last {self.stdout[-500:]!r}"
+                pytest.fail(f"not within {seconds} s; {printed}\n{self.stderr[-2000:]}")
             time.sleep(0.02)
 
     def count_lines(self) -> int:
