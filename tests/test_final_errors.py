@@ -59,7 +59,7 @@ def test_a_topic_that_is_deleted_and_made_anew_ends_a_run_that_has_lasted(broker
         if "made-anew" in topic:
             broker.create_topic(topic)
     for topic, run in runs.items():
-        assert run.end(20) == 1
+        assert run.end() == 1
         assert f"error: there is no topic {topic}: check --topic" in run.stderr
 
 
@@ -74,7 +74,7 @@ def test_an_authorisation_that_is_withdrawn(broker: Broker, start: Start, resour
     run = start(settings(broker, {"group.id": name, "auto.commit.interval.ms": "60000", **protocol}), name)
     run.wait_for_lines(1)
     broker.withdraw(rules[resource])
-    assert run.end(30) == 1
+    assert run.end() == 1
     assert re.search("^error: .*(this user may not|refused by the group: check group.id)", run.stderr, re.M)
     assert "Traceback" not in run.stderr
     if resource == "TOPIC":  # the goodbye is heard, but not its offset

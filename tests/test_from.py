@@ -112,7 +112,7 @@ def test_from_while_a_static_member_is_expected_back(broker: Broker, dated: str,
     first.wait_for_lines(20)
     assert first.stop() == 0
     run = start(keys, dated, "--from", "beginning")
-    assert run.end(5) == 1
+    assert run.end() == 1
     assert f"group {keys['group.id']} is in use" in run.stderr
 
 

@@ -217,7 +217,7 @@ def test_a_socket_as_standard_output(broker: Broker, topic: str, start: Start) -
         with ours.makefile(encoding="utf-8") as reader:
             assert [json.loads(reader.readline())["offset"] for _ in range(3)] == [0, 1, 2]
     broker.produce(topic, [b"x"])
-    assert run.end(10) == 0
+    assert run.end() == 0
     assert "error" not in run.stderr
 
 
