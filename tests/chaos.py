@@ -519,7 +519,7 @@ class Chaos:
         self.faults = schedule(options.seed, options.seconds, options.copies)
         self.events: list[Event] = []
         self.rebalances: list[float] = []
-        self.orderly_stops: list[float] = []  # when all copies had ended
+        self.orderly_stops: list[tuple[float, list[CopyRun]]] = []  # when all these had ended
         self.all_stopped_by: list[CopyRun] = []
         self.wrong: list[str] = []
         self.stops: list[float] = []  # seconds
@@ -677,6 +677,17 @@ class Chaos:
         if not frozen or node.process.poll() is not None:
             node.stop(signal.SIGKILL)
             node.launch()
+            threading.Thread(target=self.await_node, args=[node], daemon=True).start()
+
+    def await_node(self, node: Broker) -> None:
+        """Count a node's start, which takes long on a busy machine, as trouble until it answers or is killed again."""
+        process, client, now = node.process, node.new_client(), time.monotonic()
+        self.events.append(start := Event("start of a node", now, float("inf"), after=RECOVERY_SECONDS))
+        while node.process is process:
+            with contextlib.suppress(KafkaException):
+                client.list_topics(timeout=0.5)
+                break
+        start.end = time.monotonic()
 
     def add_partition(self) -> None:
         """Add a partition, and send to it once it is there."""
@@ -714,7 +725,7 @@ class Chaos:
         runs = self.all_stopped_by
         if runs and all(run.ended is not None for run in runs):
             if all(run.process.returncode == 0 for run in runs) and not self.troubled(now, now):
-                self.orderly_stops.append(time.monotonic())
+                self.orderly_stops.append((time.monotonic(), runs))
             self.all_stopped_by = []
         time.sleep(TICK)
 
@@ -907,7 +918,7 @@ class Chaos:
             before[position] = (line, run)
             if earlier is line:
                 continue
-            restart = any((earlier_run.ended or moment) < moment <= line.moment for moment in self.orderly_stops)
+            restart = any(earlier_run in runs and moment <= line.moment for moment, runs in self.orderly_stops)
             reasons = [
                 event
                 for event in self.events
