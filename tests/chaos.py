@@ -757,8 +757,8 @@ class Chaos:
             copy.again = run.ended + 1
         if run.killed:
             return
-        if status in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP) and run.error:
-            status = 1  # the signal came when Python had no handlers any more
+        if status in (-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP) and (run.error or run.left):
+            status = 1 if run.error else 0  # it was about to end by itself, and Python had no handlers any more
         if status == -signal.SIGSEGV and "login failed" in run.said:
             # https://github.com/confluentinc/librdkafka/issues/4789: where a login is refused amid a rebalance
             self.say(f"{name}: a known crash of librdkafka")
