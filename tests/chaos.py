@@ -37,7 +37,7 @@ from confluent_kafka import Consumer, ElectionType, KafkaError, KafkaException, 
 from confluent_kafka.admin import NewPartitions
 from harness.broker import INTERRUPTED, PASSWORD, Broker, wait
 from harness.cluster import Cluster
-from harness.environment import SCRIPT, pass_on_no_nohup, user_environment
+from harness.environment import SCRIPT, undo_nohup, user_environment
 from harness.process import value_of
 from harness.proxy import Proxy
 from harness.settings import NEW_PROTOCOL, settings, write_config
@@ -973,7 +973,7 @@ def main() -> int:
     option("--script", type=Path, default=SCRIPT, help="another script to check, such as one with a mistake")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    pass_on_no_nohup()
+    undo_nohup()
     directory = Path(tempfile.mkdtemp(prefix="kafka-chaos-"))
     wrong = ["it did not come to its end"]
     try:

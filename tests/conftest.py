@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from harness.broker import PASSWORD, QUICK_START, Broker, NoKafka, kafka_jars, temporary_broker
 from harness.cluster import Cluster, temporary_cluster
-from harness.environment import missing, pass_on_no_nohup
+from harness.environment import missing, undo_nohup
 from harness.process import Run, Start
 from harness.settings import write_config
 from harness.terminal import Terminal
@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give all processes of this run a directory for their locks, and let SIGTERM, too, stop what they started."""
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
-    pass_on_no_nohup()
+    undo_nohup()
     if "PYTEST_XDIST_WORKER" not in os.environ:  # else the one that has started this one did it
         locks = tempfile.TemporaryDirectory(prefix="pytest-locks-")
         config.add_cleanup(locks.cleanup)

@@ -25,8 +25,8 @@ def user_environment(**overrides: str) -> dict[str, str]:
     return {**kept, "TERM": "xterm", "PYTHONWARNINGS": "error::DeprecationWarning", **overrides}
 
 
-def pass_on_no_nohup() -> None:
-    """Let the programs that are started from here not ignore SIGHUP, as they would inherit it from nohup."""
+def undo_nohup() -> None:
+    """Let the programs that are started from here hear SIGHUP, which they would ignore if nohup had started us."""
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)  # what is handled is reset in a program that is started
 
