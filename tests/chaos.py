@@ -38,7 +38,7 @@ from confluent_kafka.admin import NewPartitions
 from harness.broker import INTERRUPTED, PASSWORD, Broker, wait
 from harness.cluster import Cluster
 from harness.environment import SCRIPT, undo_nohup, user_environment
-from harness.process import value_of
+from harness.process import value_of, with_client
 from harness.proxy import Proxy
 from harness.settings import NEW_PROTOCOL, settings, write_config
 
@@ -299,23 +299,6 @@ class Event:
 # -- the copies
 
 
-# As a busy machine might do it, between the two calls with which the script takes what has come.
-WITH_PAUSES = """\
-import os, runpy, sys, time
-import confluent_kafka
-
-class Consumer(confluent_kafka.Consumer):
-    def consume(self, *arguments):
-        if os.path.exists(pause):
-            time.sleep(0.2)
-        return super().consume(*arguments)
-
-confluent_kafka.Consumer = Consumer
-_, pause, *sys.argv = sys.argv
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 @dataclass(frozen=True)
 class Line:
     """A line that a copy has printed, and when it was seen."""
@@ -511,8 +494,13 @@ class Chaos:
         merged = settings(cluster, keys)
         self.group, config = merged["group.id"], write_config(directory / "config.ini", merged)
         self.pause = directory / "pause"
-        script = map(str, (options.script, "--config", config, "--topic", TOPIC))
-        command = [sys.executable, "-c", WITH_PAUSES, str(self.pause), *script]
+        # As a busy machine might do it, between the two calls with which the script takes what has come.
+        pausing = f"""
+            def consume(self, *arguments):
+                if os.path.exists({str(self.pause)!r}):
+                    time.sleep(0.2)
+                return super().consume(*arguments)"""
+        command = [*with_client(pausing, options.script), "--config", str(config), "--topic", TOPIC]
         numbers = range(options.copies + 1)  # the last one comes and goes
         self.printed: set[tuple[int, int]] = set()  # (partition, offset), by any copy
         self.copies = [Copy(number, command, directory, number in pipes, self.printed) for number in numbers]
@@ -527,6 +515,11 @@ class Chaos:
         self.began = 0.0
         self.pending: list[tuple[float, int, Callable[[], None]]] = []  # what a fault does at its end
         self._order = itertools.count()
+
+    @property
+    def running(self) -> list[CopyRun]:
+        """The runs that have not ended."""
+        return [copy.run for copy in self.copies if copy.run is not None]
 
     def say(self, text: str) -> None:
         """Print a line of what happens."""
@@ -573,8 +566,7 @@ class Chaos:
             self.copies[-1].wanted = True
             self.later(end, lambda: self.take_away(self.copies[-1]))
         elif kind.scope == "copies" and kind.sent:
-            runs = [copy.run for copy in self.copies if copy.run is not None]
-            if all(now - run.began > YOUNG and run.stopped is None for run in runs):
+            if all(now - run.began > YOUNG and run.stopped is None for run in self.running):
                 self.stop_group(kind.sent, end)
         elif fault.kind == REBALANCES:
             threading.Thread(target=self.unsettle, args=[end], daemon=True).start()
@@ -605,7 +597,7 @@ class Chaos:
 
     def stop_group(self, how: signal.Signals, again: float) -> None:
         """Send all copies a signal; where nothing else is the matter, it counts as an orderly stop."""
-        runs = [copy.run for copy in self.copies if copy.run is not None]
+        runs = self.running
         for copy in self.copies:
             self.stop(copy, how, again)
         self.all_stopped_by = runs if self.steady(time.monotonic()) else []
@@ -683,10 +675,8 @@ class Chaos:
         """Count a node's start, which takes long on a busy machine, as trouble until it answers or is killed again."""
         process, client, now = node.process, node.new_client(), time.monotonic()
         self.events.append(start := Event("start of a node", now, float("inf"), after=RECOVERY_SECONDS))
-        while node.process is process:
-            with contextlib.suppress(KafkaException):
-                client.list_topics(timeout=0.5)
-                break
+        while node.process is process and not node.answers(client):
+            pass
         start.end = time.monotonic()
 
     def add_partition(self) -> None:
@@ -712,7 +702,8 @@ class Chaos:
                 self.rebalances.append(now)
             run = copy.run
             news = run.news() if run is not None else ""
-            self.rebalances += [now] * (": this copy has " in news)
+            if ": this copy has " in news:
+                self.rebalances.append(now)
             if "offsets were not committed" in news:
                 self.events.append(Event("a warning", now - REBALANCE_SECONDS, now + REBALANCE_SECONDS, run))
             if run is None and copy.wanted and now >= copy.again:
@@ -842,7 +833,7 @@ class Chaos:
         for copy in self.copies:
             copy.wanted = False
         self.stop_group(signal.SIGTERM, 0)
-        self.wait_for("all copies end", lambda: all(copy.run is None for copy in self.copies))
+        self.wait_for("all copies end", lambda: not self.running)
         self.tick()
         if len(self.orderly_stops) == before:
             self.wrong.append("the whole group did not stop in order")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from harness.broker import QUICK_START, Broker, free_port
-from harness.environment import ROOT, SCRIPT
-from harness.process import Start, offsets, seconds_at_most
+from harness.environment import SCRIPT
+from harness.process import Start, offsets, seconds_at_most, with_client
 from harness.proxy import Proxy
 from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
 
@@ -146,20 +146,6 @@ def test_without_auto_commit_nothing_is_committed(broker: Broker, topic: str, st
         assert run.end() == 0
         assert len(run.lines) == 10
     assert broker.committed(keys["group.id"], topic) == [-1001]
-
-
-def with_client(methods: str) -> list[str]:
-    """Return a command that runs the script with a client that has these methods instead of its own."""
-    program = f"""if True:
-        import os, signal, sys, time
-        sys.path.insert(0, {str(ROOT)!r})
-        import consumer
-        began = time.monotonic()
-        class Client(consumer.Consumer):
-            {methods}
-        consumer.Consumer = Client
-        sys.exit(consumer.main())"""
-    return [sys.executable, "-c", program]
 
 
 def freezing(broker: Broker, method: str) -> list[str]:
@@ -378,7 +364,7 @@ def test_a_client_that_forgets_all_brokers_at_the_start_reads_nothing_before_the
                 properties["stats_cb"].__self__.forgotten = time.monotonic() < began + 1
             def committed(self, *arguments, **options):
                 if time.monotonic() < began + 8:
-                    raise consumer.KafkaException(consumer.KafkaError(consumer.KafkaError._TIMED_OUT))
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
                 return super().committed(*arguments, **options)""")
     broker.produce(topic, [b"%d" % n for n in range(20)])
     run = start(settings(broker, protocol), topic, command=forgetting)

@@ -50,8 +50,6 @@ CHAINS = ("tron.", "solana.")  # how the names of the topics begin that USER may
 START_SECONDS = 90
 # For brokers that do not live long: half of the CPU time for the start, and a third less throughput.
 QUICK_START = ("-Xmx512m", "-XX:TieredStopAtLevel=1")
-
-
 # What a signal's KeyboardInterrupt arrives as. AdminClient calls Python from C while it prepares a request: an
 # exception from there comes out of it as a SystemError.
 INTERRUPTED = (KeyboardInterrupt, SystemError)
@@ -340,14 +338,20 @@ class Broker(Kafka):
                 start_new_session=True,
             )
 
+    def answers(self, client: AdminClient) -> bool:
+        """Tell whether it answers a client of its own within half a second."""
+        with contextlib.suppress(KafkaException):
+            client.list_topics(timeout=0.5)
+            return True
+        return False
+
     def wait_until_it_answers(self) -> None:
         """Return once it does; raise RuntimeError with its log where it never does."""
         assert self.process is not None
         client = self.new_client()
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(KafkaException):
-                client.list_topics(timeout=0.5)
+            if self.answers(client):
                 return
         tail = self.log.read_text(errors="replace")[-3000:]
         self.stop()

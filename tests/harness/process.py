@@ -122,6 +122,21 @@ class Run:
         self.process.wait()
 
 
+def with_client(methods: str, script: Path = SCRIPT) -> list[str]:
+    """Return a command, to which arguments can be added, that runs a script whose client has these methods as well."""
+    program = f"""if True:
+        import os, runpy, signal, sys, time
+        import confluent_kafka.admin
+        from confluent_kafka import KafkaError, KafkaException
+        began = time.monotonic()
+        class Client(confluent_kafka.Consumer):
+            {methods}
+        confluent_kafka.Consumer = Client
+        sys.argv[0] = {str(script)!r}
+        runpy.run_path(sys.argv[0], run_name="__main__")"""
+    return [sys.executable, "-c", program]
+
+
 def peak_memory(process: "subprocess.Popen[Any]") -> int:
     """Return what its resident memory has been at the most, in bytes; 0 once it has ended, or without /proc."""
     # Not ru_maxrss, in which a process begins with the size of the parent that forked it.
