@@ -1,15 +1,27 @@
 #!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.10,<3.15"
+# dependencies = ["confluent-kafka==2.16.1", "lz4==4.4.5"]
+# ///
 """Print the messages of a Kafka topic as JSON Lines on standard output.
 
     $ python consumer.py --topic tron.broadcasted.transactions --max-messages 1
     tron.broadcasted.transactions: 3 partitions, group tron_user-group-1: waits for new messages
+    tron.broadcasted.transactions: assigned 3 partitions
     {"partition": 0, "offset": 41, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},…"}
-    stopped: 1 messages in 0:00:01
+    stopped: 1 message in 0:00:01
 
-A message counts as read only when its line has been written. So whatever kills the script, the next run of the
-same group prints what is missing: every message at least once. A worker thread does all that touches Kafka and
-standard output; the main thread waits for it and for signals, and ends the process if the worker hangs.
+An offset is stored for commit only after its line has been written, and, where standard output
+is a file, is on the disk. So a crash repeats messages but skips none: at least once.
+
+A worker thread does all that touches Kafka and standard output. The main thread waits for it and
+for signals, and ends the process if the worker hangs while it stops.
 """
+
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for Ctrl-C until `run` handles it
 
 import argparse
 import base64
@@ -17,59 +29,89 @@ import configparser
 import contextlib
 import datetime
 import errno
-import faulthandler
-import json
 import os
 import re
 import select
-import signal
 import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring
 from typing import Any
 
 try:
-    import confluent_kafka.admin  # the client would import it later, when no file can be opened any more
-    from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
-    from lz4.frame import create_decompression_context, decompress_chunk, reset_decompression_context
+    # Imported here because the client imports it lazily, which fails once no file can be opened.
+    import confluent_kafka.admin
+    from confluent_kafka import (
+        OFFSET_BEGINNING,
+        OFFSET_END,
+        Consumer,
+        KafkaError,
+        KafkaException,
+        Message,
+        TopicPartition,
+    )
+    from lz4.frame import (
+        create_decompression_context,
+        decompress_chunk,
+        reset_decompression_context,
+    )
 except ImportError as missing:
-    found = getattr(sys.modules.get(str(missing.name).partition(".")[0]), "__file__", None) or "site-packages"
+    module = sys.modules.get((missing.name or "").partition(".")[0])
+    path = getattr(module, "__file__", None)
     remedy = "activate the virtual environment, or make one: pip install -r requirements.txt"
-    sys.exit(f"error: {missing}: {remedy if '-packages' in found else f'{found} hides the package: rename it'}")
+    if path and "-packages" not in path:
+        remedy = f"{path} hides the package: rename it"
+    sys.exit(f"error: {missing}: {remedy}")
 
-__version__ = "2.0.0"
+__version__ = "3.0.0"
 
-DEFAULTS = {  # the INI overrides these; [librdkafka's own default]
+# The INI overrides these. In brackets: librdkafka's own default.
+DEFAULTS = {
     "auto.offset.reset": "latest",  # [largest, the same]
     "enable.auto.commit": "true",
     "sasl.mechanisms": "SCRAM-SHA-512",  # [GSSAPI, which the package from pip cannot do]
-    "fetch.queue.backoff.ms": "10",  # [1000] pauses fetching for a second whenever the queue is full
+    "fetch.queue.backoff.ms": "10",  # [1000] stops fetching so long when the queue is full
     "queued.max.messages.kbytes": "8192",  # [65536] just as fast with half of the memory
     "check.crcs": "true",  # [false] prints messages that were damaged on the broker's disk
-    "auto.commit.interval.ms": "1000",  # [5000] bounds what is printed again after a kill
-    "socket.timeout.ms": "30000",  # [60000] until a connection that has died silently is noticed
+    "auto.commit.interval.ms": "1000",  # [5000] bounds what is printed again after a crash
+    "socket.timeout.ms": "30000",  # [60000] until a connection that died silently is noticed
 }
 
-POLL_SECONDS = 0.2  # how late a signal is noticed when no message comes
-ANSWER_SECONDS = 2  # for the answer to one request
-START_SECONDS = 10  # in which a broker has to answer; a slow link with TLS and SCRAM needs two or three
-DOWN_SECONDS = 3  # the same once every address has failed; a host may have two
-LEADER_SECONDS = 20  # for a request once one has answered; Kafka takes nine to replace a dead leader or coordinator
+POLL_SECONDS = 0.2  # the longest wait for a message before a signal is noticed
+ANSWER_SECONDS = 2  # the longest wait for one request before it is sent again
+START_SECONDS = 10  # until a broker has to answer; a slow link with TLS and SCRAM needs three
+DOWN_SECONDS = 3  # the same once every broker has failed: its second address may still work
+LEADER_SECONDS = 20  # for a request once any broker has answered; a new leader takes about 9 s
 REFUSED_SECONDS = 30  # a login or TLS refused for so long is refused for good
+GROUP_SECONDS = 10  # without an assignment until that is said
+SPARE_SECONDS = (
+    60  # the same until --exit-at-end takes it for none; a killed member has left by then
+)
+LOOK_SECONDS = 60  # between two looks at whether a partition stands still
+OUTAGE_SECONDS = 300  # without any answer until a new client is made
+SYNC_SECONDS = 1  # between two syncs of a file
 STOP_SECONDS = 5  # without progress while stopping; `docker stop` gives ten
 QUIET_SECONDS = 60  # between two warnings of a kind; librdkafka repeats an error every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
+CLOCK_SECONDS = 10  # how far the clock may be set back: librdkafka waits by it, and stops so long
 
-BATCH = 100  # messages at the most between two looks at the signal and the clock
-WRITE_BYTES = 1 << 16  # of lines at most before a write; a megabyte exceeds the CPU's cache and is a tenth slower
-PIPE_BYTES = 1 << 18  # [64 KB] keeps the reader busy while the next lines are made: a quarter faster
-ESCAPES = os.environ.get("TERM", "dumb") != "dumb"  # Windows' console has no TERM, and may show them as text
-TERMINAL_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # DEL and U+0080 to U+009F; JSON escapes the others
-MAX_INFLATED = 16 << 20  # bytes; the vendor's messages are at most 1 MB before decompression
-START_FORMS = "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
+BATCH = 1000  # most messages handled before signals and the clock are checked again
+BATCH_BYTES = 1 << 19  # the same in bytes of lines, by what the last batch weighed
+WRITE_BYTES = 1 << 16  # write once this much is collected; 1 MB exceeds the CPU cache: 10 % slower
+PIPE_BYTES = 1 << 18  # [64 KB] keeps the reader busy while the next lines are made: 25 % faster
+PIECE_BYTES = 1 << 14  # of one write call to a pipe, so that the progress of a slow reader is seen
+LAST_PIECE_BYTES = 1 << 12  # the same while stopping
+MAX_INFLATED = 16 << 20  # bytes; the vendor's messages have at most 1 MB before decompression
+
+ESCAPES = (
+    os.environ.get("TERM", "dumb") != "dumb"
+)  # without TERM a Windows console might print them
+TERMINAL_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # JSON escapes the others
+START_FORMS = (
+    "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
+)
 
 
 class Failure(Exception):
@@ -77,53 +119,95 @@ class Failure(Exception):
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Write a line to standard error; with "\\r" as its end, the next one is written over it."""
+    """Write a line to standard error, or drop it where nobody takes it: the messages matter more.
+
+    With "\\r" as its end, the next line is written over it.
+    """
     clear = "\x1b[K" if ESCAPES and sys.stderr.isatty() else ""  # to the end of the line
-    # Unbuffered: Python would write its buffer again at exit. An error is ignored: the messages matter more.
-    with contextlib.suppress(OSError), open(sys.stderr.fileno(), "wb", buffering=0, closefd=False) as stream:
-        stream.write(f"{clear}{text}{end}".encode(errors="backslashreplace"))
+    line = f"{clear}{text}{end}".encode(errors="backslashreplace")
+    with contextlib.suppress(OSError):
+        descriptor = sys.stderr.fileno()
+        if hasattr(select, "poll"):
+            room = select.poll()
+            room.register(descriptor, select.POLLOUT)
+            if not room.poll(100):  # milliseconds
+                return
+        # Unbuffered, so that Python does not retry a failed write when it exits.
+        with open(descriptor, "wb", buffering=0, closefd=False) as stream:
+            stream.write(line)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 message", "2 messages"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # -- settings
 def read_config(path: str) -> dict[str, str]:
-    """Return DEFAULTS and an INI's properties; paths are relative to the INI. Raises Failure, which quotes no value."""
+    """Return DEFAULTS and the properties of an INI, in which paths are relative to the INI.
+
+    Raises Failure, whose text quotes no value.
+    """
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
     try:
         with open(path, encoding="utf-8-sig") as file:
             mode = os.fstat(file.fileno()).st_mode
-            parser.read_file(line.strip() for line in file)  # an indented line would continue a value
+            parser.read_file(line.strip() for line in file)  # indented, it would continue a value
     except FileNotFoundError:
         command = "copy" if os.name == "nt" else "install -m 600"
-        raise Failure(f"{path} not found: copy the example ({command} config.example.ini {path}) and edit it") from None
+        remedy = f"copy the example ({command} config.example.ini {path}) and edit it"
+        raise Failure(f"{path} not found: {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} cannot be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
+        reason = getattr(error, "strerror", "it is not UTF-8")
+        raise Failure(f"{path} cannot be read: {reason}") from None
     except configparser.Error as error:  # its own text may quote a password
-        number = error.errors[0][0] if hasattr(error, "errors") else getattr(error, "lineno", 0)
-        raise Failure(f'{path}, line {number}: after [kafka], each line is "key = value", each key once') from None
-    if parser.sections() != ["kafka"] or not all(re.fullmatch(r"[\w.-]+", key) for key in parser["kafka"]):
-        raise Failure(f'{path}: after the one line [kafka], each line is "key = value": see config.example.ini')
+        bad = getattr(error, "errors", None)
+        number = bad[0][0] if bad else getattr(error, "lineno", 0)
+        form = 'after [kafka], each line is "key = value", each key once'
+        raise Failure(f"{path}, line {number}: {form}") from None
+    if parser.sections() != ["kafka"]:
+        form = 'after the one line [kafka], each line is "key = value"'
+        raise Failure(f"{path}: {form}: see config.example.ini")
     settings = {key: value for key, value in parser["kafka"].items() if value}
-    if unedited := [key for key, value in settings.items() if value.startswith(("YOUR_USERNAME", "YOUR_PASSWORD"))]:
-        raise Failure(f"{path} is still the example: put in your own {' and '.join(unedited)}")
-    if "bootstrap.servers" not in settings or not settings.keys() & {"sasl.username", "group.id"}:
-        raise Failure(f"{path}: bootstrap.servers and sasl.username are required (without a login: group.id)")
-    settings.setdefault("group.id", f"{settings.get('sasl.username')}-group-1")
-    base = os.path.dirname(os.path.realpath(path)) if stat.S_ISREG(mode) else ""  # a pipe is in no directory
+    settings.setdefault("group.id", f"{settings.get('sasl.username', '')}-group-1")
+    check_settings(path, parser["kafka"], settings)
+    base = os.path.dirname(os.path.realpath(path)) if stat.S_ISREG(mode) else ""  # else a pipe
     for key, value in settings.items():
-        if key.endswith(".location") and value != "probe":  # ssl.ca.location = probe: the system's own
+        if key.endswith(".location") and value != "probe":  # ssl.ca.location = probe: the system's
             settings[key] = os.path.join(base, os.path.expanduser(value))
             if not os.access(settings[key], os.R_OK):
-                raise Failure(f"{path}: {key}: there is no readable file {os.path.abspath(settings[key])}")
+                raise Failure(f"{path}: {key}: there is no readable file {settings[key]}")
     if os.name == "posix" and mode & 0o044:
         say(f"warning: others may read the password in {path}: chmod 600 {path}")
     return {**DEFAULTS, **settings}
 
 
+def check_settings(path: str, written: Iterable[str], settings: dict[str, str]) -> None:
+    """Refuse what librdkafka or its binding would take amiss. Raises Failure."""
+    for key in written:
+        name = re.sub(r"[^a-zA-Z0-9._-].*", "", key)  # what follows may be a password
+        if name != key:
+            form = 'after the one line [kafka], each line is "key = value"'
+            raise Failure(f"{path}: {form}, but there is more, perhaps invisible, at {name!r}")
+        if ("_" in key and key != "log_level") or key in ("logger", "default.topic.config"):
+            raise Failure(f"{path}: {key} is for programs, and cannot be set here")
+    for key, value in settings.items():
+        if value.startswith(("YOUR_USERNAME", "YOUR_PASSWORD")):
+            raise Failure(f"{path} is still the example: put in your own {key}")
+        if "\0" in value:
+            raise Failure(f"{path}: {key} holds a NUL character")
+        if key in ("bootstrap.servers", "client.id") and re.search("[\"']", value):
+            raise Failure(f"{path}: {key}: write it without quotes")
+    if "bootstrap.servers" not in settings or settings["group.id"] == "-group-1":
+        required = "bootstrap.servers and sasl.username are required (without a login: group.id)"
+        raise Failure(f"{path}: {required}")
+
+
 def start_time(text: str) -> int:
     """Return what --from means: OFFSET_BEGINNING, OFFSET_END, or milliseconds since 1970."""
     if text in ("beginning", "end"):
-        return confluent_kafka.OFFSET_BEGINNING if text == "beginning" else OFFSET_END
+        return OFFSET_BEGINNING if text == "beginning" else OFFSET_END
     try:
         if ago := re.fullmatch(r"([0-9]{1,9})([mhd])", text):
             moment = time.time() - int(ago[1]) * {"m": 60, "h": 3600, "d": 86400}[ago[2]]
@@ -135,464 +219,1111 @@ def start_time(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be {START_FORMS}, not {text!r}") from None
     if moment > time.time():
         raise argparse.ArgumentTypeError(f"{text} is in the future")
-    return max(0, int(moment * 1000))  # Kafka reads negative ones as beginning and end
+    return max(0, int(moment * 1000))  # a negative timestamp means latest (-1) or earliest (-2)
 
 
 # -- a message and its line
-LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204 in little endian: LZ4 Frame Format Description, "General Structure"
-NO_CONTROLS = bytes.maketrans(bytes(range(32)), b" " * 32)  # JSON forbids them in a string: RFC 8259, section 7
-lz4_context = create_decompression_context()  # one for all: a new one for each message takes twice the time
+LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204, little endian: LZ4 Frame Format, "General Structure"
+CONTROLS_TO_SPACES = bytes.maketrans(
+    bytes(range(32)), b" " * 32
+)  # RFC 8259, section 7, forbids them
+lz4_context = (
+    create_decompression_context()
+)  # one for all: one for each message takes twice the time
 
 
 def decompress(value: bytes) -> bytes:
     """Return what the LZ4 frames in `value` hold, one after the other.
 
-    Return `value` itself unless it is whole frames and nothing else, which inflate to MAX_INFLATED bytes at most.
+    Return `value` itself unless it is whole frames and nothing else, of MAX_INFLATED bytes at most.
     """
-    parts, room, end = [], MAX_INFLATED, 0
+    parts = []
+    budget, position = MAX_INFLATED, 0
     part: bytes
-    while value.startswith(LZ4_MAGIC, end):  # each one: liblz4 would drop skippable frames, and their bytes
+    # One frame per call: given all at once, liblz4 silently skips "skippable" frames.
+    while value.startswith(LZ4_MAGIC, position):
+        rest = memoryview(value)[position:] if position else value  # a slice costs 0.8 µs
         try:
-            part, size, whole = decompress_chunk(lz4_context, memoryview(value)[end:] if end else value, room + 1)
+            part, consumed, complete = decompress_chunk(lz4_context, rest, budget + 1)
         except RuntimeError:
-            whole = False
-        if not whole or len(part) > room:
+            complete = False
+        if not complete or len(part) > budget:
             reset_decompression_context(lz4_context)
             return value
-        if size == len(value):
+        if consumed == len(value):
             return part  # nearly always: a single frame
         parts.append(part)
-        room -= len(part)
-        end += size
-    return b"".join(parts) if end == len(value) else value
+        budget -= len(part)
+        position += consumed
+    return b"".join(parts) if position == len(value) else value
 
 
-def json_line(partition: int, offset: int, value: bytes | None) -> bytes:
-    """Return the line of a message: UTF-8 JSON with a newline, from which the value's every byte can be got back."""
-    string = b"null"
-    if value is not None:
-        content = decompress(value)
-        try:
-            text = content.decode()  # also where only its success counts
-            if bytearray(content).translate(NO_CONTROLS) != content:  # twice as fast as bytes.translate
-                string = encode_basestring(text).encode()
-            else:  # JSON in JSON has a quote in every twelve bytes: encode_basestring takes up to twice as long
-                string = b'"%b"' % content.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-        except UnicodeDecodeError:
-            string = b'"%b", "encoding": "base64"' % base64.b64encode(content)
-    return b'{"partition": %d, "offset": %d, "value": %b}\n' % (partition, offset, string)
+def json_string(content: bytes | None, encoding: bytes) -> bytes:
+    """Return `content` as a JSON string: base64, and a field `encoding`, where it is not UTF-8."""
+    if content is None:
+        return b"null"
+    try:
+        text = content.decode()  # fails for what is not UTF-8
+    except UnicodeDecodeError:
+        return b'"%b", "%b": "base64"' % (base64.b64encode(content), encoding)
+    if bytearray(content).translate(CONTROLS_TO_SPACES) != content:  # twice as fast as bytes'
+        return encode_basestring(text).encode()
+    # Only quotes and backslashes to escape, as in JSON: twice as fast as encode_basestring.
+    return b'"%b"' % content.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+
+def json_line(partition: int, offset: int, value: bytes | None, metadata: bytes = b"") -> bytes:
+    """Return the line of a message: UTF-8 JSON, from which each byte of the value can be got back.
+
+    `metadata` is what stands between offset and value (see metadata_fields).
+    """
+    string = json_string(None if value is None else decompress(value), b"encoding")
+    return b'{"partition": %d, "offset": %d, %b"value": %b}\n' % (
+        partition,
+        offset,
+        metadata,
+        string,
+    )
+
+
+def metadata_fields(message: Message) -> bytes:
+    """Return the fields of --metadata: the timestamp in milliseconds since 1970, and the key."""
+    kind, milliseconds = message.timestamp()
+    known = kind != confluent_kafka.TIMESTAMP_NOT_AVAILABLE
+    timestamp = b"%d" % milliseconds if known else b"null"
+    key = json_string(message.key(), b"key_encoding")
+    return b'"timestamp": %b, "key": %b, ' % (timestamp, key)
 
 
 # -- what goes wrong
-HINTS = {  # the name of an error's code -> what to check, with every setting that may be wrong
-    "CONNECTION": "no connection to {servers}: check bootstrap.servers, the network, security.protocol, "
-    "ssl.certificate.location and ssl.key.location",
-    "_AUTHENTICATION": "login failed: check sasl.username, sasl.password (no quotes), other sasl.*, security.protocol",
-    "_SSL": "TLS failed: check ssl.ca.location, ssl.endpoint.identification.algorithm (none where the certificate "
-    "names no host), ssl.certificate.location, ssl.key.location, the dates in the certificates, and security.protocol",
-    "_MAX_POLL_EXCEEDED": "output blocked, or machine asleep, for max.poll.interval.ms: joining the group again",
-    "_BAD_MSG": "a damaged message (--from passes over it), an answer over receive.message.max.bytes or not Kafka's",
-    "_BAD_COMPRESSION": "a damaged message (--from passes over it)",
-    "_INVALID_ARG": "{config}: check what is named here; is ssl.key.location the key of ssl.certificate.location, are "
-    "both PEM and long enough, does ssl.key.password or ssl.keystore.password fit, is sasl.mechanisms known?",
+HINTS = {  # name of an error's code -> what to check, with every setting that may be wrong
+    "UNREACHABLE": "no connection to {servers}: check bootstrap.servers, the network, "
+    "security.protocol, ssl.certificate.location and ssl.key.location",
+    "LOST": "lost connection, or an address that the broker advertises cannot be reached",
+    "COORDINATOR": "the brokers answer, but none is the coordinator of group {group}",
+    "_AUTHENTICATION": "login failed: check sasl.username, sasl.password (no quotes), "
+    "other sasl.*, security.protocol",
+    "_SSL": "TLS failed: check ssl.ca.location, ssl.endpoint.identification.algorithm (none where "
+    "the certificate names no host), ssl.certificate.location, ssl.key.location, the dates in the "
+    "certificates, and security.protocol",
+    "_MAX_POLL_EXCEEDED": "output blocked, or machine asleep, for max.poll.interval.ms: "
+    "joining the group again; {again}",
+    "_BAD_MSG": "a damaged message (skip it with --from), a response over "
+    "receive.message.max.bytes, or a server that is not Kafka",
+    "_BAD_COMPRESSION": "a damaged message (skip it with --from)",
+    "PROPERTY": "{config}: a wrong name or value",
+    "_INVALID_ARG": "{config}: check the property named here; for TLS: do ssl.key.location and "
+    "ssl.certificate.location belong together, are both PEM and long enough, is ssl.key.password "
+    "or ssl.keystore.password right? Is sasl.mechanisms known?",
     "_AUTO_OFFSET_RESET": "auto.offset.reset = error, and there is no offset to begin at",
-    "_FATAL": "refused by the group: check group.id, group.protocol, group.instance.id (each copy needs its own)",
+    "_FATAL": "refused by the group: check group.id, group.protocol, group.instance.id "
+    "(each member needs its own)",
+    "INCONSISTENT_GROUP_PROTOCOL": "refused by the group, whose other members divide partitions in "
+    "another way: check partition.assignment.strategy, group.protocol and group.id",
     "UNKNOWN_TOPIC_OR_PART": "there is no topic {topic}: check --topic",
-    "TOPIC_AUTHORIZATION_FAILED": "this user may not read topic {topic}: check --topic and sasl.username",
-    "GROUP_AUTHORIZATION_FAILED": "this user may not use group {group}: group.id must begin with the username",
+    "TOPIC_AUTHORIZATION_FAILED": "this user may not read topic {topic}: "
+    "check --topic and sasl.username",
+    "GROUP_AUTHORIZATION_FAILED": "this user may not use group {group}: check group.id "
+    "(Bitquery's rule: it begins with the username)",
     "INVALID_SESSION_TIMEOUT": "the broker does not allow this session.timeout.ms",
 }
-LOST = "lost connection, or an address that the broker advertises cannot be reached"  # the same once one has answered
-CONNECTION = ("_TRANSPORT", "_RESOLVE", "_TIMED_OUT", "_TIMED_OUT_QUEUE", "_ALL_BROKERS_DOWN")  # passes by itself
-REFUSED = ("_AUTHENTICATION", "_SSL")  # ends the run at its start, or after REFUSED_SECONDS
-FINAL = HINTS.keys() - {"CONNECTION", *REFUSED, "_MAX_POLL_EXCEEDED"}  # ends the run
-NOT_REFUSED = (0.0, float("-inf"))
-NOISE = re.compile(r"\w+://|/(bootstrap|\d+)(?=: )| \(after \d+ms.*|: (broker cert|connecting to a P|recompile).*|\s+$")
+ENDS_RUN = {  # what only a person can mend
+    "_BAD_MSG",
+    "_BAD_COMPRESSION",
+    "_INVALID_ARG",
+    "_AUTO_OFFSET_RESET",
+    "_FATAL",
+    "INCONSISTENT_GROUP_PROTOCOL",
+    "TOPIC_AUTHORIZATION_FAILED",
+    "GROUP_AUTHORIZATION_FAILED",
+    "INVALID_SESSION_TIMEOUT",
+}
+CONNECTION_ERRORS = {  # these pass by themselves
+    "_TRANSPORT",
+    "_RESOLVE",
+    "_TIMED_OUT",
+    "_TIMED_OUT_QUEUE",
+    "_ALL_BROKERS_DOWN",
+}
+COORDINATOR_ERRORS = {
+    "_WAIT_COORD",
+    "COORDINATOR_NOT_AVAILABLE",
+    "COORDINATOR_LOAD_IN_PROGRESS",
+    "NOT_COORDINATOR",
+}
+AUTH_ERRORS = {"_AUTHENTICATION", "_SSL"}  # end the run at its start, or after REFUSED_SECONDS
+NOISE = re.compile(
+    r"""\w+://                          # sasl_ssl://one.example:9093
+    | /(bootstrap|\d+)(?=:\ )           # /bootstrap: or /1:
+    | \ \(after\ \d+ms.*                # (after 3ms in state CONNECT)
+    | :\ (broker\ cert|connecting\ to\ a\ P|recompile).*  # guesses that lead to wrong remedies
+    | \s+$""",
+    re.VERBOSE,
+)
 
 
 class Errors:
-    """Turns librdkafka's errors, statistics, log and the outcome of commits into warnings or a Failure."""
+    """What an error becomes: the end of the run, or a warning."""
 
     def __init__(self, config: dict[str, str], arguments: argparse.Namespace) -> None:
-        self.topic, self.group = arguments.topic, config["group.id"]
-        self.names = {**vars(arguments), "group": self.group, "servers": config["bootstrap.servers"]}  # for HINTS
-        self.note: Callable[..., None] = (lambda *_: None) if arguments.quiet else say  # what --quiet leaves out
-        self.told: dict[str, float] = {}  # kind of trouble -> when it was told
-        self.answered = False  # by a broker: from then on a trouble may pass
-        self.limit = START_SECONDS  # for a request; shorter once all are down, longer once one has answered
-        self.trouble = ""  # why there is no answer: a refusal, or what tells most
-        self.refused = NOT_REFUSED  # when a login or TLS was refused first and last, with no message between
-        self.failure: Failure | None = None  # raised in a callback, it could come out of close()
-        self.assigned: int | None = None  # how many partitions this copy has; None while the group divides them
-        self.lag: int | str = "unknown"  # how many messages are still to be printed
-        self.forgotten = False  # librdkafka knows no broker any more
-        self.uncommitted = ""  # why the last commit failed; the next one, or a rebalance, settles that
+        self.quiet = arguments.quiet
+        commits, latest = commits_offsets(config), starts_at_end(config)
+        skips = latest and not commits
+        again = "messages that come meanwhile are skipped" if skips else "some are printed again"
+        self.placeholders = {  # of HINTS
+            "again": again,
+            "config": arguments.config,
+            "group": config["group.id"],
+            "servers": config["bootstrap.servers"],
+            "topic": arguments.topic,
+        }
+        self.last_warned: dict[str, float] = {}  # kind of warning -> when it was given
+        self.answered = False  # True once any broker has: from then on errors are temporary
+        self.all_down = False  # before that: each broker has failed, so there is no use in waiting
+        self.reason = ""  # the best explanation so far of why there is no answer
+        self.refused_since = 0.0  # login or TLS, without an answer in between; 0 for not at all
+        self.refused_last = 0.0  # so that two refusals an hour apart are not one that lasts
+        self.failure: Failure | None = None  # kept: close() runs callbacks, too, and would raise it
+        self.doubt: tuple[float, str] | None = None  # a lost connection that has yet to be checked
+        self.outage = False  # that has been confirmed, and no message has come since
+        self.denied = False  # the topic, by some broker; only Metadata decides
+        self.uncommitted = ""  # why the last commit failed; "" after a good one, or an assignment
+
+    def note(self, text: str, end: str = "\n") -> None:
+        """Say what --quiet leaves out."""
+        if not self.quiet:
+            say(text, end)
 
     def warn(self, kind: str, text: str) -> None:
-        """Warn of a trouble, at most once a minute."""
-        if time.monotonic() - self.told.get(kind, -QUIET_SECONDS) >= QUIET_SECONDS:
-            self.told[kind] = time.monotonic()
+        """Warn, of each kind at most once a minute."""
+        now = time.monotonic()
+        if now - self.last_warned.get(kind, -QUIET_SECONDS) >= QUIET_SECONDS:
+            self.last_warned[kind] = now
             say(f"warning: {text}")
 
-    def sentence(self, error: KafkaError) -> str:
-        """Return what to check, by an error's code, and librdkafka's words, less NOISE and guesses."""
-        words, code = NOISE.sub("", error.str()), "CONNECTION" if error.name() in CONNECTION else error.name()
-        hint = LOST if self.answered and code == "CONNECTION" else HINTS.get(code, "")
-        if re.search("onfiguration property|Expected bool", words):
-            hint = "{config}: a wrong name or value"
-        return f"{hint.format(**self.names)} ({words})" if hint else words
+    def sentence(self, error: KafkaError, name: str = "") -> str:
+        """Return a hint for the error's code, or for `name`, followed by librdkafka's words."""
+        words = NOISE.sub("", error.str())
+        name = name or error.name()
+        if name in CONNECTION_ERRORS:
+            name = "LOST" if self.answered else "UNREACHABLE"
+        if name in COORDINATOR_ERRORS:
+            name = "COORDINATOR"
+        if re.search("onfiguration property|Expected bool|is not supported for", words):
+            name = "PROPERTY"
+        hint = HINTS.get(name, "").format(**self.placeholders)
+        return f"{hint} ({words})" if hint else words
 
     def error_cb(self, error: KafkaError) -> None:
-        """Take an error: it ends the run, tells why no broker has answered yet, or is warned of."""
-        if error.name() == "_AUTHENTICATION" and "failed: Local: " in error.str():  # cut, not refused
+        """Take an error of librdkafka: keep what ends the run, remember the reason, or warn."""
+        if error.name() == "_AUTHENTICATION" and "failed: Local: " in error.str():
+            # The connection was lost in the middle of a login: that is no refusal.
             error = KafkaError(KafkaError._TRANSPORT, error.str())
-        code, sentence, now = error.name(), self.sentence(error), time.monotonic()
-        tells_more = code in REFUSED or (code != "_ALL_BROKERS_DOWN" and self.refused == NOT_REFUSED)
-        self.trouble = sentence if tells_more else self.trouble or sentence
-        if code in REFUSED:
-            first, last = self.refused
-            self.refused = (first if now - last < QUIET_SECONDS else now, now)
-        if code in FINAL or (code in REFUSED and self.refused[1] - self.refused[0] >= REFUSED_SECONDS):
-            self.failure = Failure(sentence)
+        code, text, now = error.name(), self.sentence(error), time.monotonic()
+        if code in AUTH_ERRORS:
+            if not self.refused_since or now - self.refused_last >= QUIET_SECONDS:
+                self.refused_since = now
+            self.refused_last = now
+        if code in AUTH_ERRORS or (code != "_ALL_BROKERS_DOWN" and not self.refused_since):
+            self.reason = text
+        self.reason = self.reason or text
+        if code in ENDS_RUN:
+            self.failure = self.failure or Failure(text)
+        elif code == "UNKNOWN_TOPIC_OR_PART":
+            self.denied = True
+        elif code in CONNECTION_ERRORS and self.answered:
+            self.doubt = self.doubt or (now, f"{text}; trying again until it works")
         elif self.answered:
-            self.warn(code, sentence + ("; trying again until it works" if code in CONNECTION else ""))
-        elif code == "_ALL_BROKERS_DOWN":  # one sick broker of three does not decide
-            self.limit = DOWN_SECONDS if self.refused == NOT_REFUSED else 0
+            self.warn(code, text)
+        elif code == "_ALL_BROKERS_DOWN":
+            self.all_down = True
+
+    def retry_seconds(self) -> float:
+        """Return how long a request of the start is repeated."""
+        if self.answered:
+            return LEADER_SECONDS
+        if self.all_down:
+            return 0 if self.refused_since else DOWN_SECONDS
+        return START_SECONDS
+
+    def refused_for_good(self) -> bool:
+        """Tell whether login or TLS has been refused for REFUSED_SECONDS."""
+        return self.refused_last - self.refused_since >= REFUSED_SECONDS
+
+    def broker_answered(self) -> None:
+        """Take it that there is a node which takes this login."""
+        self.refused_since = self.refused_last = 0.0
 
     def on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
         """Take the outcome of a commit."""
         if error is None:
             self.uncommitted = ""
         elif error.code() != KafkaError._NO_OFFSET:
-            self.uncommitted = f"what was printed may be printed again: offsets were not committed ({error.str()})"
+            outcome = f"offsets were not committed ({error.str()})"
+            self.uncommitted = f"what was printed may be printed again: {outcome}"
             self.warn("commit", self.uncommitted)
 
-    def stats_cb(self, text: str) -> None:
-        """Take librdkafka's statistics: https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md."""
-        statistics = json.loads(text)
-        partitions = statistics["topics"].get(self.topic, {}).get("partitions", {}).values()
-        active = [one for one in partitions if one["fetch_state"] == "active"]
-        done = ("stored_offset", "committed_offset", "lo_offset")
-        lags = [max(0, one["hi_offset"] - max(one[key] for key in done)) for one in active if one["hi_offset"] >= 0]
-        self.lag = sum(lags) if active and len(lags) == len(active) else "unknown"
-        # It would never connect again: https://github.com/confluentinc/librdkafka/issues/5301
-        self.forgotten = all(broker["source"] == "logical" for broker in statistics["brokers"].values())
-        group, before = statistics.get("cgrp", {}), self.assigned
-        self.assigned = group["assignment_size"] if group.get("join_state") == "steady" else None
-        if self.assigned not in (None, before):
-            self.note(f"{self.topic}: this copy has {self.assigned} partitions")
-            self.refused, self.uncommitted = NOT_REFUSED, ""
-
     def log(self, level: int, form: str, *arguments: str) -> None:
-        """Take librdkafka's log, as logging.Logger does. Only this of it has no callback, and matters."""
-        if "offset reset" in (text := re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)):
-            say(f"warning: messages were deleted before they could be read: {text}")
+        """Take a line of librdkafka's log, as logging.Logger does: the one that has no callback."""
+        text = re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)
+        if "offset reset" in text and "Offset out of range" in text:
+            gone = "messages were deleted before they were read, or the log was cut back"
+            say(f"warning: {gone}: {text}")
 
 
-# -- the consumer of the topic
-class Member:
-    """This copy in the group. librdkafka commits what is stored: at intervals, in a rebalance, and in close()."""
+# -- where partitions begin
+def commits_offsets(config: dict[str, str]) -> bool:
+    """Tell whether enable.auto.commit is on."""
+    return config["enable.auto.commit"].lower() in ("true", "t", "1")
 
-    def __init__(self, config: dict[str, str], errors: Errors, output: "Output", exit_at_end: bool) -> None:
-        """Make a client that has yet to connect. Raises Failure where a property is unknown or its value bad."""
-        self.config, self.errors, self.output, self.exit_at_end = config, errors, output, exit_at_end
-        self.commits = config["enable.auto.commit"].lower() in ("true", "t", "1")
-        self.latest = config["auto.offset.reset"].lower() in ("latest", "largest", "end")
-        self.unfinished: dict[int, int] = {}  # partition -> its end at the start; at that end it is taken out
-        self.subscription: dict[str, Any] = {}  # empty until `start` is over: before that, what comes would be lost
-        self.client = self.new_client()  # replaced where it has forgotten all brokers
+
+def starts_at_end(config: dict[str, str]) -> bool:
+    """Tell whether auto.offset.reset is one of librdkafka's words for latest."""
+    return config["auto.offset.reset"].lower() in ("latest", "largest", "end")
+
+
+def reset_policy(config: dict[str, str]) -> str:
+    """Return the client's auto.offset.reset: the last column of start_offsets' table."""
+    if starts_at_end(config) and commits_offsets(config):
+        return "earliest"
+    return config["auto.offset.reset"]
+
+
+def start_offsets(
+    config: dict[str, str],
+    moment: int | None,
+    resumes: bool,
+    offsets_at: Callable[[int], list[TopicPartition]],
+) -> tuple[list[TopicPartition], str]:
+    """Return the offsets to commit before the group is joined, and what the user is told.
+
+    `moment` is --from (see start_time); `resumes`: the group has an offset of any partition;
+    offsets_at(timestamp) asks the broker. A partition with a committed offset begins there.
+    One without begins so:
+
+    --from  auto.offset.reset  auto.commit  group    committed at the start  added or deleted later
+    given   any                any          any      all, to that moment     reset_policy
+    -       latest             true         new      all, to the end         oldest message
+    -       latest             true         resumes  nothing: oldest         oldest message
+    -       latest             false        any      nothing: the end        the end
+    -       earliest           any          any      nothing: oldest         oldest message
+    -       error              any          any      nothing: ends the run   ends the run
+    """
+    if moment is not None:
+        ends = offsets_at(OFFSET_END)  # first: what comes between the requests is not skipped
+        found = offsets_at(moment)
+        offsets = [end if one.offset < 0 else one for one, end in zip(found, ends)]
+        if moment < 0:
+            return offsets, f"starts at the {'end' if moment == OFFSET_END else 'beginning'}"
+        utc = datetime.datetime.fromtimestamp(moment / 1000, datetime.timezone.utc)
+        return offsets, f"starts at {utc.isoformat(timespec='seconds').replace('+00:00', 'Z')}"
+    if resumes:
+        return [], "resumes after the last message printed"
+    if starts_at_end(config):
+        # Committed, so that a restart does not begin at an end that is later.
+        ends = offsets_at(OFFSET_END) if commits_offsets(config) else []
+        return ends, "waits for new messages"
+    if reset_policy(config).lower() == "error":
+        return [], "has no offset to begin at"
+    return [], "starts at the beginning"
+
+
+# -- the two threads
+HANGS = {  # what the worker does -> what is wrong where it hangs
+    "write": "standard output is blocked: what it did not take will be printed by the next run",
+    "sync": "the disk does not answer: what was printed last will be printed again",
+    "client": "the broker does not answer, or the group waits for another member",
+}
+
+
+class Watch:
+    """What the main thread and the worker know of each other."""
+
+    def __init__(self) -> None:
+        self.stop = False  # set by a signal, by the clock, and at the worker's end
+        self.signalled = False  # set by the first signal: the second one ends the process
+        self.doing = "client"  # set by the worker: a key of HANGS
+        self.unwritten = 0  # set by the worker: bytes of the current write not yet accepted
+        self.at_risk = False  # set by the worker: printed since the last good commit
+        self.failed = False  # set with the first error that was said: one is enough
+        self.status = 1  # set by the worker: its exit status; without one, a defect has ended it
+
+    def fail(self, text: str) -> None:
+        """Say what has gone wrong."""
+        self.failed = True
+        say(f"error: {text}")
+
+    def on_signal(self, number: int, _: object) -> None:
+        """Stop in order; at the second signal at once, wherever the worker hangs."""
+        if self.signalled:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            os._exit(128 + number)  # process 1 of a container: there the kernel ignores the default
+        self.signalled = self.stop = True
+
+    def wait(self, worker: threading.Thread) -> int:
+        """Wait for the worker's end, while it stops for STOP_SECONDS without progress at most."""
+        seen, moved = ("", 0), time.monotonic()
+        wall = time.time() - moved
+        while worker.is_alive():
+            worker.join(POLL_SECONDS)  # in short steps: on Windows Ctrl-C does not interrupt a join
+            now = time.monotonic()
+            back, wall = wall - (time.time() - now), time.time() - now
+            if back > CLOCK_SECONDS and not self.stop:
+                self.fail(
+                    f"the clock was set back by {back:.0f} s, for which the client stands still"
+                )
+                self.stop = True
+            if not self.stop or seen != (self.doing, self.unwritten):
+                seen, moved = (self.doing, self.unwritten), now
+            elif now - moved > STOP_SECONDS:
+                again = "; what was printed last may be printed again" if self.at_risk else ""
+                if not self.failed or (self.at_risk and self.doing == "client"):
+                    self.fail(HANGS[self.doing] + (again if self.doing == "client" else ""))
+                os._exit(1)
+        return 1 if self.failed else self.status
+
+
+# -- standard output
+class Output:
+    """Standard output: a file, a pipe or a terminal."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.descriptor = sys.stdout.fileno()
+        self.terminal = sys.stdout.isatty()
+        # Unbuffered: a buffered line could fail to be written after its offset was stored.
+        self.stdout = open(self.descriptor, "wb", buffering=0, closefd=False)
+        self.is_file = stat.S_ISREG(os.fstat(self.descriptor).st_mode)
+        self.syncs = self.is_file  # set to False where a file cannot be synced
+        self.unsynced = False  # set by write: there is something to sync
+        self.reader_poll: Any = None  # tells that the reader has gone
+        if not self.is_file and hasattr(select, "poll"):  # Windows has none
+            self.reader_poll = select.poll()
+            self.reader_poll.register(self.descriptor, 0)
+
+    def prepare(self) -> None:
+        """End the half line that a killed run may have left in a file, and enlarge a pipe.
+
+        Raises OSError.
+        """
+        if self.is_file and os.fstat(self.descriptor).st_size and self.last_byte() != b"\n":
+            self.write(b"\n")
+        with contextlib.suppress(ImportError, AttributeError, OSError):  # no pipe, or not Linux
+            import fcntl
+
+            if fcntl.fcntl(self.descriptor, fcntl.F_GETPIPE_SZ) < PIPE_BYTES:
+                fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def last_byte(self) -> bytes:
+        """Return the file's last byte; nothing where it may not be read."""
+        with contextlib.suppress(OSError), open(f"/dev/fd/{self.descriptor}", "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1)
+        with contextlib.suppress(OSError):  # Windows
+            os.lseek(self.descriptor, -1, os.SEEK_END)
+            return os.read(self.descriptor, 1)
+        return b""
+
+    def reader_gone(self) -> bool:
+        """Tell whether the program at the other end of a pipe or socket has gone."""
+        return self.reader_poll is not None and bool(self.reader_poll.poll(0))
+
+    def write(self, lines: bytes | bytearray) -> int:
+        """Write all of `lines`, to a file all or none; return how many bytes. Raises OSError."""
+        if self.terminal:
+            lines = TERMINAL_CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), lines)
+        rest = memoryview(lines)
+        self.watch.doing = "write"
+        self.unsynced = self.syncs
+        try:
+            while rest:
+                self.watch.unwritten = len(rest)
+                size = LAST_PIECE_BYTES if self.watch.stop else PIECE_BYTES
+                written = self.stdout.write(rest if self.is_file else rest[:size])
+                if written is None:  # a program that shares it has made it non-blocking
+                    os.set_blocking(self.descriptor, True)
+                rest = rest[written or 0 :]
+        except OSError:
+            self.take_back(len(lines) - len(rest))
+            raise
+        self.watch.doing, self.watch.unwritten = "client", 0
+        return len(lines)
+
+    def take_back(self, size: int) -> None:
+        """Cut what a failed write has left at the end of a file: half a line would stay there."""
+        with contextlib.suppress(OSError):
+            end = os.lseek(self.descriptor, 0, os.SEEK_CUR)
+            if self.is_file and size and os.fstat(self.descriptor).st_size == end:  # nobody else's
+                os.ftruncate(self.descriptor, end - size)
+                os.lseek(self.descriptor, end - size, os.SEEK_SET)
+
+    def sync(self) -> None:
+        """Wait until the disk has what was written to a file. Raises OSError."""
+        if not self.unsynced:
+            return
+        self.watch.doing = "sync"
+        try:
+            getattr(os, "fdatasync", os.fsync)(self.descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self.syncs = False
+        self.unsynced = False
+        self.watch.doing = "client"
+
+
+# -- the consumer in its group
+class GroupConsumer:
+    """A member of the consumer group.
+
+    librdkafka commits the offsets that `store` has stored: each auto.commit.interval.ms, in a
+    rebalance, and in close(). Before that, `start` commits where a new group begins.
+    """
+
+    def __init__(
+        self, config: dict[str, str], arguments: argparse.Namespace, output: Output
+    ) -> None:
+        """Make a client that has yet to connect. Raises Failure where a property is wrong."""
+        self.config = config
+        self.output = output
+        self.watch = output.watch
+        self.errors = Errors(config, arguments)
+        self.topic = arguments.topic
+        self.group = config["group.id"]
+        self.exit_at_end = arguments.exit_at_end
+        self.end_offsets: dict[int, int] = {}  # set by `start`; a partition at its end is taken out
+        self.offsets_to_commit: list[TopicPartition] = []  # set by `start` for on_assign
+        self.greeting = ""  # set by `start` where it is true only after the assignment
+        self.subscribed = False  # set by `start`: before that a message would be lost
+        self.assigned: set[int] | None = None  # set by a rebalance; None while it goes on
+        self.unassigned_since = 0.0  # set by subscribe and by a revoke
+        self.unstored: dict[int, Message] = {}  # set by print_messages: the last of each partition
+        self.sync_error: OSError | None = (
+            None  # set by on_revoke; raised there, it would not unassign
+        )
+        self.places: dict[int, int] = {}  # set by `look`: where each partition stood
+        self.caught_up = False  # set by `poll`: the local queue was empty since the last look
+        self.looked = self.answered = 0.0  # set by `look`: when it was made, when it was answered
+        self.client = self.new_client()  # set by `renew`, too
 
     def new_client(self) -> Consumer:
         """Return a client that has yet to connect. Raises Failure."""
-        errors = self.errors
-        own: dict[str, Any] = {"error_cb": errors.error_cb, "on_commit": errors.on_commit, "stats_cb": errors.stats_cb}
-        own |= {"statistics.interval.ms": 1000, "enable.partition.eof": self.exit_at_end}  # stats_cb each second
-        own["enable.auto.offset.store"] = False  # print_messages does it, when the line has been written
-        if "debug" not in self.config:  # with a logger the lines of `debug` would wait in a queue for poll()
-            own |= {"logger": errors, "log_level": 6}
-        if self.latest and self.commits:
-            own["auto.offset.reset"] = "earliest"  # `start` sees to new groups; an added partition is read as a whole
+        own: dict[str, Any] = {
+            "error_cb": self.errors.error_cb,
+            "on_commit": self.on_commit,
+            "auto.offset.reset": reset_policy(self.config),
+            "enable.auto.offset.store": False,  # `store` does it
+            "enable.partition.eof": self.exit_at_end,
+            "statistics.interval.ms": 0,  # nobody would take them while standard output is blocked
+        }
+        if "debug" not in self.config:  # with a logger, debug lines would wait for poll()
+            own |= {"logger": self.errors, "log_level": 6}
         try:
             return Consumer({**self.config, **own})
         except KafkaException as error:
-            raise Failure(errors.sentence(error.args[0])) from None
+            raise Failure(self.errors.sentence(error.args[0])) from None
+        except (TypeError, ValueError) as error:
+            raise Failure(f"{self.errors.placeholders['config']}: {error}") from None
 
-    def start(self, begin: int | None) -> None:
-        """Move the group to `begin` (see start_time), or a new one to where auto.offset.reset says, and subscribe."""
-        topic, group = self.errors.topic, self.errors.group
-        (found,) = self.ask(lambda seconds: [self.client.list_topics(topic, timeout=seconds).topics[topic]])
-        partitions = [TopicPartition(topic, partition) for partition in found.partitions]
-        committed = self.ask(lambda seconds: self.client.committed(partitions, timeout=seconds))
+    def start(self, moment: int | None) -> None:
+        """Commit where the group begins (see start_offsets), and subscribe.
+
+        Raises Failure, and InterruptedError where the run is to stop.
+        """
+        partitions = self.topic_partitions()
+        committed = self.ask(
+            lambda seconds: self.client.committed(partitions, timeout=seconds), "COORDINATOR"
+        )
         resumes = any(one.offset >= 0 for one in committed)
 
-        def offsets_at(timestamp: int) -> list[TopicPartition]:  # negative where no message is as new as that
-            asked = [TopicPartition(topic, partition, timestamp) for partition in found.partitions]
-            return self.ask(lambda seconds: self.client.offsets_for_times(asked, timeout=seconds))
+        def offsets_at(timestamp: int) -> list[TopicPartition]:
+            return self.ask(lambda seconds: self.offsets_at(timestamp, partitions, seconds))
 
-        plan, begins = "resumes after the last one printed" if resumes else "starts at the beginning", []
         if self.exit_at_end:
-            self.unfinished = {one.partition: one.offset for one in offsets_at(OFFSET_END)}
-        if begin is not None:
-            plan, ends = "starts where --from says", offsets_at(OFFSET_END)  # or what comes between would be skipped
-            begins = [end if one.offset < 0 else one for one, end in zip(offsets_at(begin), ends)]
-        elif self.latest and not resumes:
-            plan = "waits for new messages"
-            begins = offsets_at(OFFSET_END) if self.commits else []  # or a restart would begin at the end again
-        # Kafka refuses it where the group has members: another copy was faster, or reads another topic.
-        refused = begins and not self.ask(lambda _: self.client.commit(offsets=begins, asynchronous=False))
-        if refused and begin is not None:
-            wait = "stop all that reads with it (what was killed leaves after session.timeout.ms)"
-            raise Failure(f"--from moved nothing, because group {group} is in use: {wait}, or set another group.id")
-        self.errors.note(f"{topic}: {len(partitions)} partitions, group {group}: {plan}")
-        on_assign = {"on_assign": lambda client, assigned: self.begin_at(begins, client, assigned)} if refused else {}
-        self.subscription = {"topics": [topic], **on_assign}
-        self.client.subscribe(**self.subscription)
+            self.end_offsets = {one.partition: one.offset for one in offsets_at(OFFSET_END)}
+        offsets, text = start_offsets(self.config, moment, resumes, offsets_at)
+        greeting = f"{counted(len(partitions), 'partition')}, group {self.group}: {text}"
+        # Kafka refuses this commit where the group has members, be it for another topic.
+        if offsets and not self.ask(lambda _: self.commit(offsets), "COORDINATOR"):
+            if moment is not None:
+                remedy = (
+                    "stop every consumer of the group (one that was killed, or has a "
+                    "group.instance.id, counts until session.timeout.ms has passed)"
+                )
+                text = f"--from moved nothing, because group {self.group} is in use"
+                raise Failure(f"{text}: {remedy}, or set another group.id")
+            self.offsets_to_commit, self.greeting = offsets, greeting
+        else:
+            self.errors.note(f"{self.topic}: {greeting}")
+        self.subscribed = True
+        self.subscribe()
 
-    def ask(self, request: Callable[[float], list[Any]]) -> list[Any]:
-        """Return what request(seconds) returns, in the end; nothing where a commit is refused. Raises Failure."""
+    def subscribe(self) -> None:
+        """Join the group."""
+        self.unassigned_since = self.looked = self.answered = time.monotonic()
+        self.client.subscribe(
+            [self.topic],
+            on_assign=self.on_assign,
+            on_revoke=self.on_revoke,
+            on_lost=self.on_lost,
+        )
+
+    # requests
+    def topic_partitions(self) -> list[TopicPartition]:
+        """Return the topic's partitions, as Metadata has them. Raises Failure."""
+
+        def request(seconds: float) -> list[Any]:
+            found = self.client.list_topics(self.topic, timeout=seconds).topics
+            if self.topic not in found:  # a proxy may leave it out
+                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+            return [found[self.topic]]
+
+        (metadata,) = self.ask(request, "UNKNOWN_TOPIC_OR_PART")
+        return [TopicPartition(self.topic, partition) for partition in metadata.partitions]
+
+    def offsets_at(
+        self, timestamp: int, partitions: Sequence[TopicPartition], seconds: float
+    ) -> list[TopicPartition]:
+        """Return the offsets of a timestamp (see start_time). Raises KafkaException."""
+        asked = [TopicPartition(self.topic, one.partition, timestamp) for one in partitions]
+        found = self.client.offsets_for_times(asked, timeout=seconds)
+        error = next((one.error for one in found if one.error is not None), None)
+        if error is not None:
+            raise KafkaException(error)
+        # Without the leader epoch: Redpanda gives today's beside an old offset, and librdkafka
+        # would then commit nothing that was written under an earlier leader.
+        return [TopicPartition(self.topic, one.partition, one.offset) for one in found]
+
+    def commit(self, offsets: list[TopicPartition]) -> list[TopicPartition]:
+        """Commit at once. Raises KafkaException."""
+        return self.client.commit(offsets=offsets, asynchronous=False) or []
+
+    def ask(self, request: Callable[[float], list[Any]], final: str = "") -> list[Any]:
+        """Repeat request(seconds) until it succeeds, and return its list.
+
+        [] where a commit is refused because the group has members. `final` is the code that this
+        request alone may end with, or the hint where none comes. Raises Failure in the end, and
+        InterruptedError once the run is to stop.
+        """
         began = time.monotonic()
-        while not self.output.stop:
+        while not self.watch.stop:
+            waited = time.monotonic() - began
             try:
-                # An answer that comes too late is lost, so on a slow link it is waited for longer each time.
-                found = request(min(ANSWER_SECONDS, POLL_SECONDS + (time.monotonic() - began) / 3))
-                self.errors.answered, self.errors.limit, self.errors.trouble = True, LEADER_SECONDS, ""
-                error = next((one.error for one in found if one.error is not None), None)
+                # librdkafka drops an answer that comes after the timeout, so each try waits longer.
+                found = request(min(ANSWER_SECONDS, POLL_SECONDS + waited / 3))
+                self.errors.answered, self.errors.reason = True, ""
+                errors = (one.error for one in found if one.error is not None)
+                error = next((one for one in errors if one.name() != "GROUP_ID_NOT_FOUND"), None)
             except KafkaException as failed:
                 error = failed.args[0]
             if error is None:
                 return found
             if error.name() in ("UNKNOWN_MEMBER_ID", "FENCED_INSTANCE_ID"):
                 return []
-            if error.name() in FINAL:
+            if error.name() == "GROUP_ID_NOT_FOUND":  # nothing was committed
+                return [TopicPartition(self.topic, 0)]
+            if error.name() in ENDS_RUN or error.name() == final:
                 raise Failure(self.errors.sentence(error))
             self.poll(1)  # calls error_cb
-            if time.monotonic() - began > self.errors.limit:
-                raise Failure(self.errors.trouble or self.errors.sentence(error))
+            if time.monotonic() - began > self.errors.retry_seconds():
+                late = error.name() in CONNECTION_ERRORS and self.errors.answered
+                name = final if late and final == "COORDINATOR" else ""
+                raise Failure(self.errors.reason or self.errors.sentence(error, name))
         raise InterruptedError
 
-    def begin_at(self, offsets: list[TopicPartition], client: Consumer, assigned: list[TopicPartition]) -> None:
-        """Commit where assigned partitions without a committed offset begin: librdkafka asks for it after that."""
-        with contextlib.suppress(KafkaException):  # then from the oldest message: more than wanted, nothing is lost
-            committed = client.committed(assigned, timeout=ANSWER_SECONDS)
-            new = [one.partition for one in committed if one.offset < 0 and one.error is None]
-            if begins := [one for one in offsets if one.partition in new]:
-                client.commit(offsets=begins, asynchronous=True)
+    # rebalances
+    def on_assign(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take an assignment; the binding then applies it, and librdkafka asks where to begin."""
+        new = {one.partition for one in partitions}
+        self.assigned = new | (self.assigned or set())
+        self.places, self.errors.uncommitted = {}, ""
+        self.errors.broker_answered()
+        if self.offsets_to_commit and partitions:
+            self.commit_missing(client, partitions)
+        if self.greeting:
+            self.errors.note(f"{self.topic}: {self.greeting}")
+            self.greeting = ""
+        others = f": other members of group {self.group} have them" if not self.assigned else ""
+        count = counted(len(self.assigned), "partition")
+        self.errors.note(f"{self.topic}: assigned {count}{others}")
 
+    def commit_missing(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        """Commit where assigned partitions without an offset begin: librdkafka asks after that."""
+        with contextlib.suppress(KafkaException):  # then from the oldest message: nothing is lost
+            committed = client.committed(partitions, timeout=ANSWER_SECONDS)
+            missing = {one.partition for one in committed if one.offset < 0 and one.error is None}
+            offsets = [one for one in self.offsets_to_commit if one.partition in missing]
+            if offsets:
+                client.commit(offsets=offsets, asynchronous=False)
+
+    def on_revoke(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        """Store what was printed of partitions that go: librdkafka commits it before they do."""
+        try:
+            self.store()
+        except OSError as error:
+            self.sync_error = error
+        self.forget(partitions)
+
+    def on_lost(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        """Forget partitions that are another member's: it prints them from the last commit."""
+        for one in partitions:
+            self.unstored.pop(one.partition, None)
+        self.forget(partitions)
+
+    def forget(self, partitions: list[TopicPartition]) -> None:
+        """Take partitions out of the assignment; without any, a new one is waited for."""
+        left = (self.assigned or set()) - {one.partition for one in partitions}
+        self.assigned = left or None
+        self.unassigned_since = time.monotonic()
+
+    def on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Take the outcome of a commit."""
+        self.errors.on_commit(error, partitions)
+        self.watch.at_risk = bool(self.unstored or self.errors.uncommitted)
+
+    # messages
     def poll(self, count: int) -> list[Message]:
-        """Return up to `count` messages: what comes within POLL_SECONDS, and is there by then. Raises Failure."""
-        if self.errors.forgotten:  # what has yet to be committed is printed again
-            self.errors.warn("forgotten", "lost connection: no broker is left; trying again until it works")
-            self.errors.forgotten = False
-            self.client = self.new_client()  # the old one goes with its last reference, and does not leave the group
-            if self.subscription:
-                self.client.subscribe(**self.subscription)
+        """Return up to `count` messages: what comes within POLL_SECONDS, and is there by then.
+
+        Raises Failure, and OSError where a sync in a rebalance has failed.
+        """
         first = self.client.poll(POLL_SECONDS)
-        if self.errors.failure is not None:
-            raise self.errors.failure
         # What has come by now: waiting until a batch is full would be latency.
         batch = [] if first is None else [first, *self.client.consume(count - 1, 0)]
-        for message, error in [(each, error) for each in batch if (error := each.error()) is not None]:
-            batch.remove(message)
-            if error.name() == "_PARTITION_EOF":
-                self.unfinished.pop(message.partition() or 0, None)
-            else:
-                self.errors.error_cb(error)
+        if len(batch) < count:
+            self.caught_up = True
+        failed = [message for message in batch if message.error() is not None]
+        if failed:
+            batch = [message for message in batch if message.error() is None]
+            for message in failed:
+                self.take_error(message)
+        if self.errors.failure is not None:
+            raise self.errors.failure
+        if self.sync_error is not None:
+            raise self.sync_error
         return batch
 
+    def take_error(self, message: Message) -> None:
+        """Take an error that came in place of a message."""
+        error = message.error()
+        assert error is not None
+        if error.name() == "_PARTITION_EOF":
+            self.end_offsets.pop(message.partition() or 0, None)
+        elif error.name() == "GROUP_ID_NOT_FOUND" and "committed offsets" in error.str():
+            self.errors.warn("group", f"nothing was committed ({error.str()})")
+        else:
+            self.errors.error_cb(error)
+
+    def store(self) -> None:
+        """Store the offsets of what was printed, once the disk has it. Raises OSError.
+
+        Offsets are stored here and nowhere else.
+        """
+        try:
+            self.output.sync()
+        except OSError:
+            self.unstored.clear()  # nothing of what the sync was to cover is committed
+            raise
+        for message in self.unstored.values():
+            with contextlib.suppress(KafkaException):  # lost in a rebalance: others print it again
+                self.client.store_offsets(message)
+        self.unstored.clear()
+
     def at_end(self) -> bool:
-        """Tell whether all that its partitions held at the start has been printed, if that is to end the run."""
-        # In a rebalance it has none for a moment, so the statistics, up to a second old, must agree.
-        if not self.exit_at_end or self.errors.assigned != len(assigned := self.client.assignment()):
+        """Tell whether --exit-at-end ends the run: all assigned partitions have reached the ends
+        of when it started. In a rebalance none are assigned, and it goes on.
+        """
+        if not self.exit_at_end:
             return False
-        return all(self.unfinished.get(p.partition, p.offset) <= p.offset for p in self.client.position(assigned))
+        if self.assigned is None:  # a spare member of KIP-848 is never told
+            return time.monotonic() - self.unassigned_since > SPARE_SECONDS
+        unfinished = [
+            TopicPartition(self.topic, partition)
+            for partition in self.assigned
+            if partition in self.end_offsets
+        ]
+        positions = self.client.position(unfinished)
+        return all(one.offset >= self.end_offsets[one.partition] for one in positions)
+
+    def lag(self) -> int | str:
+        """Return how many messages have yet to be printed, by what the client knows."""
+        total = 0
+        assigned = self.client.assignment()
+        for one in self.client.position(assigned):
+            oldest, end = self.client.get_watermark_offsets(one, cached=True)
+            place = max(one.offset, self.places.get(one.partition, -1))
+            if end < 0 or place < 0:
+                return "unknown"
+            total += max(0, end - max(place, oldest))
+        return total if assigned else "unknown"
+
+    # whom to believe
+    def check(self) -> None:
+        """Once a second: look for itself at what may be wrong. Raises Failure."""
+        errors, now = self.errors, time.monotonic()
+        if errors.denied:
+            self.confirm_topic()
+        if errors.refused_for_good():
+            if not self.node_answers():
+                raise Failure(errors.reason)
+            errors.broker_answered()
+        if errors.doubt is not None and now - errors.doubt[0] >= DOWN_SECONDS:
+            if errors.outage or not self.look():
+                errors.outage = True
+                errors.warn("connection", errors.doubt[1])
+            errors.doubt = None
+        waited = now - self.unassigned_since
+        if self.assigned is None and waited >= GROUP_SECONDS:
+            reason = (
+                "the group still counts a consumer that was killed, or waits for another member"
+            )
+            text = f"no partitions assigned yet: {reason}, or has more members than partitions"
+            errors.warn("group", f"{text}; trying again until it works")
+        first = self.assigned and not self.places and now - self.looked >= 1
+        if first or now - self.looked >= LOOK_SECONDS:
+            self.look()
+
+    def node_answers(self) -> bool:
+        """Tell whether any node answers."""
+        try:
+            self.client.list_topics(self.topic, timeout=ANSWER_SECONDS)
+        except KafkaException:
+            return False
+        return True
+
+    def confirm_topic(self) -> None:
+        """Ask Metadata for LEADER_SECONDS whether the topic is there: one node may be behind.
+
+        Raises Failure where it is not.
+        """
+        began = time.monotonic()
+        while not self.watch.stop:
+            try:
+                topics = self.client.list_topics(self.topic, timeout=ANSWER_SECONDS).topics
+                error = topics[self.topic].error if self.topic in topics else None
+            except KafkaException as failed:
+                error = failed.args[0]
+            if error is None or error.name() != "UNKNOWN_TOPIC_OR_PART":
+                self.errors.denied = False
+                return
+            if time.monotonic() - began > LEADER_SECONDS:
+                raise Failure(self.errors.sentence(error))
+            time.sleep(POLL_SECONDS)
+
+    def look(self) -> bool:
+        """Ask for the ends of the partitions; start a new client where one stands still.
+
+        Return False where the broker does not answer.
+        """
+        self.looked = time.monotonic()
+        assigned = self.client.assignment()
+        try:
+            if not assigned:
+                return self.node_answers()
+            standing = self.standing(assigned)
+        except KafkaException as failed:
+            silent = self.looked - self.answered
+            if silent >= OUTAGE_SECONDS:
+                text = self.errors.sentence(failed.args[0])
+                self.renew("outage", f"no answer for {silent:.0f} s: {text}")
+            return False
+        self.answered = self.looked
+        for partition, count in standing.items():
+            waiting = counted(count, "message")
+            text = f"partition {partition} stands still with {waiting} to read"
+            self.renew(f"standing {partition}", text)
+        return True
+
+    def standing(self, assigned: list[TopicPartition]) -> dict[int, int]:
+        """Return the partitions that have not moved since the last look, with what waits in each.
+
+        Raises KafkaException.
+        """
+        ends = {
+            one.partition: one.offset
+            for one in self.offsets_at(OFFSET_END, assigned, ANSWER_SECONDS)
+        }
+        places = {one.partition: one.offset for one in self.client.position(assigned)}
+        unread = [one for one in assigned if places[one.partition] < 0]
+        for one in self.client.committed(unread, timeout=ANSWER_SECONDS) if unread else []:
+            oldest = reset_policy(self.config) != self.config["auto.offset.reset"]
+            first = 0 if oldest or not starts_at_end(self.config) else ends[one.partition]
+            known = self.places.get(one.partition, first)
+            places[one.partition] = one.offset if one.offset >= 0 else known
+        behind = [
+            one
+            for one in assigned
+            if places[one.partition] == self.places.get(one.partition)
+            and places[one.partition] < ends[one.partition]
+        ]
+        self.places = places
+        caught_up, self.caught_up = self.caught_up, False
+        if not behind or not caught_up:  # the second: they wait behind a slow reader
+            return {}
+        standing = {}
+        for one in self.offsets_at(OFFSET_BEGINNING, behind, ANSWER_SECONDS):
+            count = ends[one.partition] - max(one.offset, places[one.partition])
+            if count > 0:  # else what it had yet to read was deleted
+                standing[one.partition] = count
+        return standing
+
+    def renew(self, kind: str, text: str) -> None:
+        """Drop the client for a new one. What is not committed is printed again. Raises Failure."""
+        again = self.errors.placeholders["again"]
+        wait = "the group first waits session.timeout.ms for the old one"
+        self.errors.warn(kind, f"{text}: starting a new client ({wait}; {again})")
+        self.unstored.clear()
+        self.places, self.assigned = {}, None
+        # It goes with its last reference, and does not leave the group: close() might hang.
+        self.client = self.new_client()
+        if self.subscribed:
+            self.subscribe()
 
 
 # -- the loop
-class Output:
-    """Standard output, and what the two threads know of each other."""
+class Progress:
+    """What has been printed, and the line on standard error that says so."""
 
-    def __init__(self) -> None:
-        self.descriptor, self.terminal = sys.stdout.fileno(), sys.stdout.isatty()
-        self.writer = open(self.descriptor, "wb", buffering=0, closefd=False)  # what a buffer holds could fail later
-        on_screen, mode = sys.stderr.isatty(), os.fstat(self.descriptor).st_mode
-        self.hangup = select.poll() if hasattr(select, "poll") and stat.S_ISFIFO(mode) else None  # Windows has none
-        if self.hangup is not None:
-            self.hangup.register(self.descriptor, 0)  # tells that the reader has gone
-        # None among the messages; rewritten only where nothing else, such as a pipe's reader, writes to the terminal.
-        self.in_place = on_screen and stat.S_ISREG(mode) and ESCAPES
-        self.progress_seconds = float("inf") if on_screen and self.terminal else 1.0 if self.in_place else LOG_SECONDS
-        self.stop = False  # a signal came, or the worker has come to its end
-        self.pending = 0  # bytes of the write in hand that have yet to be taken
+    def __init__(self, consumer: GroupConsumer, output: Output) -> None:
+        self.consumer = consumer
+        on_screen = sys.stderr.isatty()
+        # Rewritten in place only if stdout is a file: a pipe's reader may write to the terminal.
+        self.rewrite = on_screen and output.is_file and ESCAPES
+        self.seconds = 1.0 if self.rewrite else LOG_SECONDS
+        if on_screen and output.terminal:
+            self.seconds = float("inf")  # none among the messages
+        self.began = self.shown = time.monotonic()
+        self.printed = self.bytes_printed = 0
+        self.printed_before = self.bytes_before = 0  # of the last line
+        self.newest = 0  # the latest timestamp of the last interval with messages, in milliseconds
+        self.quiet = True  # no message has come since the last line
 
-    def prepare(self) -> None:
-        """End the half line that a killed run may have left in a file, and enlarge a pipe. Raises OSError."""
-        status = os.fstat(self.descriptor)
-        if stat.S_ISREG(status.st_mode) and status.st_size > 0:
-            end = b""  # where it may not be read: an empty line is no loss
-            with contextlib.suppress(OSError), open(f"/dev/fd/{self.descriptor}", "rb") as file:
-                file.seek(-1, os.SEEK_END)
-                end = file.read(1)
-            self.write(b"" if end == b"\n" else b"\n")
-        with contextlib.suppress(ImportError, AttributeError, OSError):  # it is no pipe; this is not Linux
-            import fcntl
-
-            fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-    def write(self, lines: bytes | bytearray) -> int:
-        """Write all of `lines`, and return how many bytes that were. Raises OSError."""
-        if self.terminal:
-            lines = TERMINAL_CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), lines)
-        rest = memoryview(lines)
-        while rest:
-            self.pending = len(rest)
-            written = self.writer.write(rest[: 2 * WRITE_BYTES])
-            if written is None:  # a program that shares it has made it non-blocking
-                os.set_blocking(self.descriptor, True)
-            rest = rest[written or 0 :]
-        self.pending = 0
-        return len(lines)
+    def show(self, now: float) -> None:
+        """Say how fast it is and how much waits, where that is due."""
+        seconds = now - self.shown
+        if seconds < self.seconds:
+            return
+        speed = f"{(self.printed - self.printed_before) / seconds:.0f}/s"
+        rate = f"{(self.bytes_printed - self.bytes_before) / seconds / 1e6:.1f} MB/s"
+        text = f"{counted(self.printed, 'message')}, {speed}, {rate}, lag {self.consumer.lag()}"
+        if self.newest > 0:
+            age = datetime.timedelta(seconds=max(0, int(time.time() - self.newest / 1000)))
+            text += f", newest {age} old"
+        if self.rewrite:
+            with contextlib.suppress(OSError):  # the terminal has been closed
+                columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+                self.consumer.errors.note(text[: columns - 1], "\r")
+        else:
+            moment = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+            self.consumer.errors.note(f"{moment} {text}")
+        self.shown, self.quiet = now, True
+        self.printed_before, self.bytes_before = self.printed, self.bytes_printed
 
 
-def print_messages(member: Member, output: Output, limit: int) -> None:
-    """Print `limit` messages, or until the run is to stop. Raises Failure, KafkaException, OSError."""
+def print_messages(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace) -> None:
+    """Print messages until there is a reason to stop. Raises Failure, KafkaException, OSError."""
+    progress = Progress(consumer, output)
     output.prepare()
-    made = printed = size = newest = 0
-    began, *_ = shown = (time.monotonic(), 0, 0)
+    limit = arguments.max_messages
+    count = 1  # of messages in a batch
+    checked = stored = time.monotonic()
     try:
-        while not output.stop and printed < limit and not member.at_end():
-            batch = member.poll(min(BATCH, limit - printed))
-            lines = bytearray()
-            last: dict[int, Message] = {}
-            for message in batch:
-                partition, offset = message.partition() or 0, message.offset() or 0  # None by the binding's types only
-                lines += json_line(partition, offset, message.value())
-                last[partition] = message
-                made += 1
-                if len(lines) > WRITE_BYTES:
-                    size += output.write(lines)
-                    lines = bytearray()
-                    if output.stop:
-                        break
-            size += output.write(lines)
-            printed = made
-            for message in last.values():  # the offsets are stored here, and nowhere else
-                newest = max(newest, message.timestamp()[1])
-                member.errors.refused = NOT_REFUSED
-                with contextlib.suppress(KafkaException):  # a rebalance took the partition: others print it again
-                    member.client.store_offsets(message)
-            if not last and output.hangup is not None and output.hangup.poll(0):
+        while not output.watch.stop and progress.printed < limit:
+            batch = consumer.poll(min(count, limit - progress.printed))
+            size = print_batch(batch, consumer, output, progress, arguments.metadata)
+            now = time.monotonic()
+            if batch:
+                count = min(BATCH, max(1, BATCH_BYTES * len(batch) // max(1, size)))
+            elif output.reader_gone():
                 break
-            now = (time.monotonic(), printed, size)
-            if now[0] - shown[0] >= output.progress_seconds:
-                show_progress(output, member.errors, shown, now, newest)
-                shown = now
+            if not output.is_file or now - stored >= SYNC_SECONDS:
+                consumer.store()
+                stored = now
+            if now - checked >= 1 or (not batch and consumer.exit_at_end):
+                if consumer.at_end():
+                    break
+                if now - checked >= 1:
+                    consumer.check()
+                    checked = now
+            progress.show(now)
     finally:
-        elapsed = datetime.timedelta(seconds=int(time.monotonic() - began))
-        member.errors.note(f"stopped: {printed} messages in {elapsed}")
+        elapsed = datetime.timedelta(seconds=int(time.monotonic() - progress.began))
+        consumer.errors.note(f"stopped: {counted(progress.printed, 'message')} in {elapsed}")
 
 
-# -- how it is doing
-def show_progress(output: Output, errors: Errors, before: Sequence[float], now: Sequence[float], newest: int) -> None:
-    """Say what has been printed between two times, each with messages and bytes by then; `newest` is a timestamp."""
-    seconds, printed = now[0] - before[0], now[1]
-    speed = f"{(printed - before[1]) / seconds:.0f}/s, {(now[2] - before[2]) / seconds / 1e6:.1f} MB/s"
-    age = f", newest {datetime.timedelta(seconds=max(0, int(time.time() - newest / 1000)))} old" if newest > 0 else ""
-    text = f"{printed} messages, {speed}, lag {errors.lag}{age}"
-    if output.in_place:
-        with contextlib.suppress(OSError):  # the terminal has been closed
-            errors.note(text[: (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1], "\r")
-    else:
-        errors.note(f"{datetime.datetime.now().astimezone().isoformat(timespec='seconds')} {text}")
+def print_batch(
+    batch: list[Message],
+    consumer: GroupConsumer,
+    output: Output,
+    progress: Progress,
+    metadata: bool,
+) -> int:
+    """Print messages, up to a write in which the run is told to stop; return the bytes of lines."""
+    lines = bytearray()
+    size = printed = 0
+    last: dict[int, Message] = {}
+    for message in batch:
+        # 0 for None, which they are by the binding's types only.
+        partition, offset = message.partition() or 0, message.offset() or 0
+        fields = metadata_fields(message) if metadata else b""
+        lines += json_line(partition, offset, message.value(), fields)
+        last[partition] = message
+        printed += 1
+        if len(lines) > WRITE_BYTES:
+            size += output.write(lines)
+            lines = bytearray()
+            if output.watch.stop:
+                break
+    size += output.write(lines)
+    if last:
+        consumer.unstored |= last
+        output.watch.at_risk = True
+        consumer.errors.broker_answered()
+        if consumer.errors.outage:
+            consumer.errors.outage = False
+            consumer.errors.note(f"{consumer.topic}: messages come again")
+        newest = max(one.timestamp()[1] for one in last.values())
+        progress.newest = newest if progress.quiet else max(progress.newest, newest)
+        progress.quiet = False
+    progress.printed += printed
+    progress.bytes_printed += size
+    return size
 
 
 # -- main
-def work(member: Member, output: Output, arguments: argparse.Namespace) -> int:
-    """Do all that touches Kafka and standard output, the goodbye included; return the exit status."""
-    failure = ""
+def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace) -> None:
+    """Do all that touches Kafka and standard output, leaving the group included."""
+    watch, failure = output.watch, ""
     try:
-        member.start(arguments.start)
-        print_messages(member, output, arguments.max_messages)
-    except (Failure, KafkaException) as error:
-        failure = str(error) if isinstance(error, Failure) else member.errors.sentence(error.args[0])
-    except OSError as error:  # a signal; or standard output, which fails, or whose reader has gone (EINVAL on Windows)
-        well = isinstance(error, (InterruptedError, ConnectionError)) or (os.name, error.errno) == ("nt", errno.EINVAL)
-        failure = "" if well else f"standard output: {error.strerror}"
+        try:
+            consumer.start(arguments.start)
+            print_messages(consumer, output, arguments)
+            if consumer.exit_at_end and not watch.stop and not consumer.assigned:
+                others = f"other members of group {consumer.group} have its partitions"
+                say(f"warning: nothing of {consumer.topic} was left to print: {others}")
+        finally:
+            watch.stop, watch.unwritten = True, 0  # from here on the STOP_SECONDS of `wait` run
+            consumer.store()
+    except Failure as error:
+        failure = str(error)
+    except KafkaException as error:
+        failure = consumer.errors.sentence(error.args[0])
+    except OSError as error:
+        stopped = isinstance(error, InterruptedError)
+        # On Windows EINVAL says that the reader of a pipe has gone.
+        gone = isinstance(error, ConnectionError) or (
+            os.name == "nt" and error.errno == errno.EINVAL
+        )
+        if not stopped and not gone:
+            failure = f"standard output: {error.strerror}"
     finally:
-        output.stop, output.pending = True, 0  # from now on the main thread counts
+        watch.doing = "client"
         if failure:
-            say(f"error: {failure}")
-        member.client.close()  # commits what is stored, and leaves the group
-        if not failure and (failure := member.errors.uncommitted):
-            say(f"error: {failure}")
-    return 1 if failure else 0
+            watch.fail(failure)
+        consumer.client.close()  # commits what is stored, and leaves the group
+    if consumer.errors.uncommitted and not failure:
+        watch.fail(consumer.errors.uncommitted)
+    watch.status = 0
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Start the worker, and wait for its end or a signal, then for STOP_SECONDS; return the exit status (see main)."""
+    """Start the worker, and wait for its end or a signal; return the exit status (see main)."""
     if sys.stdout is None:
         say("error: standard output is closed")
         return 1
     try:
+        watch = Watch()
+        arguments.config = os.path.abspath(os.path.expanduser(arguments.config))
         config = read_config(arguments.config)
-        output = Output()
-        member = Member(config, Errors(config, arguments), output, arguments.exit_at_end)
-    except Failure as error:
+        output = Output(watch)
+        consumer = GroupConsumer(config, arguments, output)
+    except (Failure, OSError) as error:  # OSError: the current directory is gone
         say(f"error: {error}")
         return 2
-
-    def on_signal(number: int, _: object) -> None:
-        received.append(number)
-        output.stop = True
-
-    received: list[int] = []
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored: nohup
-        signals.append(signal.SIGHUP)
-    for number in signals:
-        signal.signal(number, on_signal)
-    statuses: list[int] = []
-    worker = threading.Thread(target=lambda: statuses.append(work(member, output, arguments)), daemon=True)
+    for name in (
+        "SIGINT",
+        "SIGTERM",
+        "SIGHUP",
+        "SIGBREAK",
+    ):  # Unix has no SIGBREAK, Windows no SIGHUP
+        number = getattr(signal, name, None)
+        ignored = number is not None and signal.getsignal(number) == signal.SIG_IGN
+        if number is not None and (
+            name == "SIGTERM" or not ignored
+        ):  # nohup ignores SIGHUP, `&` SIGINT
+            signal.signal(number, watch.on_signal)
+    worker = threading.Thread(target=work, args=(consumer, output, arguments), daemon=True)
     worker.start()
-    pending, moved = 0, time.monotonic()
-    while worker.is_alive():
-        worker.join(POLL_SECONDS)  # in short steps: on Windows Ctrl-C does not interrupt a join
-        for number in signals if received else ():  # a second one ends the process at once, wherever it hangs
-            signal.signal(number, signal.SIG_DFL)
-        if not output.stop or output.pending != pending:  # a slow reader is not one that stands still
-            pending, moved = output.pending, time.monotonic()
-        elif time.monotonic() - moved > STOP_SECONDS:
-            # It ends the process even if standard error is blocked.
-            faulthandler.dump_traceback_later(1, exit=True, file=os.open(os.devnull, os.O_WRONLY))
-            blocked = "standard output is blocked: what it did not take will be printed by the next run"
-            silent = "the broker does not answer: what was printed last may be printed again"
-            say(f"error: {blocked if pending else silent}")
-            os._exit(1)
-    return statuses[0] if statuses else 1  # none: a defect, with its traceback
+    return watch.wait(worker)
+
+
+def new_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    client = f"confluent-kafka {confluent_kafka.__version__}"
+    library = f"{client}, librdkafka {confluent_kafka.libversion()[0]}"
+    parser = argparse.ArgumentParser(
+        description="Print a Kafka topic as JSON Lines: see README.md",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("--topic", required=True, action="append", help="the topic to read")
+    option("--config", default="config.ini", metavar="FILE", help="settings [config.ini]")
+    option("--max-messages", type=int, metavar="N", help="stop after N messages")
+    option(
+        "--from",
+        dest="start",
+        type=start_time,
+        metavar="WHEN",
+        help=f"first reset the group to {START_FORMS}",
+    )
+    option(
+        "--exit-at-end",
+        action="store_true",
+        help="stop when all that the topic holds now has been printed",
+    )
+    option("--metadata", action="store_true", help="print each message's timestamp and key, too")
+    option("--quiet", action="store_true", help="say nothing but warnings and errors")
+    option(
+        "--version",
+        action="version",
+        version=f"%(prog)s {__version__}, {library}",
+        help="what a bug report needs",
+    )
+    return parser
+
+
+EXAMPLES = """examples:
+  python consumer.py --topic tron.transactions.proto
+  python consumer.py --topic tron.transactions.proto --from 30m --exit-at-end >> lines.jsonl
+  python consumer.py --topic tron.transactions.proto --max-messages 10 --metadata | jq .key"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script with the arguments `argv` (the command line's by default); return its exit status.
+    """Run with the arguments `argv`, by default the command line's; return the exit status.
 
-    0: a signal, --max-messages, --exit-at-end, its reader has gone. 1: Kafka or standard output fails. 2: usage, INI.
+    0: stopped by a signal, --max-messages or --exit-at-end, or the reader of the pipe has gone.
+    1: Kafka or standard output fails. 2: wrong usage or a wrong INI.
     """
-    if sys.stderr is None:  # closed: librdkafka would print to what takes its descriptor next
+    if sys.stderr is None:
+        # Closed: occupy descriptor 2, or librdkafka would log into whatever file gets it.
         sys.stderr = open(os.devnull, "w")
-    library = f"confluent-kafka {confluent_kafka.__version__}, librdkafka {confluent_kafka.libversion()[0]}"
-    parser = argparse.ArgumentParser(description="Print a Kafka topic as JSON Lines: see README.md", allow_abbrev=False)
-    option = parser.add_argument
-    option("--topic", required=True, help="the topic to read")
-    option("--config", default="config.ini", metavar="FILE", help="connection settings [config.ini]")
-    option("--max-messages", type=int, default=sys.maxsize, metavar="N", help="stop after N messages")
-    option("--from", dest="start", type=start_time, metavar="WHEN", help=f"first reset the group to {START_FORMS}")
-    option("--exit-at-end", action="store_true", help="stop when all that the topic holds now has been printed")
-    option("--quiet", action="store_true", help="say nothing but warnings and errors")
-    option("--version", action="version", version=f"%(prog)s {__version__}, {library}", help="what a bug report needs")
+    parser = new_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        say("for example: python consumer.py --topic tron.transactions.proto")
     arguments = parser.parse_args(argv)
-    if not re.fullmatch(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}", arguments.topic):  # to librdkafka ^... is a pattern
+    if len(arguments.topic) > 1:
+        parser.error("argument --topic: one topic; for more, run it once for each")
+    arguments.topic = arguments.topic[0]
+    # librdkafka takes a name that begins with ^ as a regular expression.
+    if not re.fullmatch(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}", arguments.topic):
         parser.error("argument --topic: one name, of 1 to 249 characters out of a-z A-Z 0-9 . _ -")
+    if arguments.max_messages is None:
+        arguments.max_messages = sys.maxsize
     if arguments.max_messages < 1:
         parser.error("argument --max-messages: must be at least 1")
-    arguments.config = os.path.abspath(os.path.expanduser(arguments.config))
     return run(arguments)
 
 

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, Producer
 from harness.cluster import Cluster
 from harness.process import Run, Start, offsets
 from harness.settings import NEW_PROTOCOL, settings
+from harness.words import WAITS
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
@@ -141,7 +142,7 @@ def test_from_while_one_is_down(cluster: Cluster, topic: str, start: Start) -> N
             servers = ",".join(node.address() for node in nodes)
             keys = settings(cluster, {"bootstrap.servers": servers, "auto.offset.reset": "latest"})
             runs.append(start(keys, topic, "--from", "beginning"))
-            runs[-1].wait_for_words("starts where --from says")
+            runs[-1].wait_for_words("starts at ")
             cluster.wait_for_nodes(2)
     for run in runs:
         check([run], cluster.messages(topic, 3))
@@ -153,7 +154,7 @@ def test_a_new_group_begins_at_the_end_while_one_is_down(cluster: Cluster, topic
     before = cluster.messages(topic, 3)
     with flow(cluster, topic), cluster.without(cluster.leader(topic)):
         run = start(settings(cluster, {"auto.offset.reset": "latest"}), topic)
-        run.wait_for_words("waits for new messages")
+        run.wait_for_words(WAITS)
         cluster.wait_for_nodes(2)
         by_then = cluster.messages(topic, 3)
     wanted = cluster.messages(topic, 3)

@@ -30,6 +30,10 @@ sasl.mechanisms = SCRAM-SHA-512
 """
 
 
+# What the client takes from a program: some of these ended in a traceback.
+CALLBACKS = ["oauth_cb", "throttle_cb", "error_cb", "stats_cb", "on_commit", "logger", "default.topic.config"]
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """The path of an INI that is private to its owner, with the content INI."""
@@ -178,6 +182,13 @@ def test_a_password_that_others_may_read(
         (INI.replace("SASL_PLAINTEXT", "SASL"), ["security.protocol"]),
         (INI.replace("SCRAM-SHA-512", "GSSAPI"), ["sasl.mechanisms", "GSSAPI"]),
         (INI.replace("SCRAM-SHA-512", "SCRAM-SHA512"), ["sasl.mechanisms", "SCRAM-SHA512"]),
+        (INI.replace("127.0.0.1:1", '"127.0.0.1:1"'), ["bootstrap.servers", "quotes"]),
+        (INI.replace("127.0.0.1:1", "'127.0.0.1:1'"), ["bootstrap.servers", "quotes"]),
+        (INI + 'client.id = "my app"\n', ["client.id", "quotes"]),
+        (INI.replace("secret-word", "secret\0word"), ["sasl.password", "NUL"]),
+        (INI + "client.id\u200b = x\n", ["key = value", "invisible", "client.id"]),
+        (INI + "\ufeffclient.id = x\n", ["key = value", "invisible"]),
+        *((INI + f"{key} = x\n", [key]) for key in CALLBACKS),
         (INI + "ssl.ca.location = nowhere.pem\n", ["ssl.ca.location", "{directory}/nowhere.pem"]),
         (INI + "ssl.key.location = ~nobody-here/key.pem\n", ["ssl.key.location", "~nobody-here/key.pem"]),
     ],
@@ -288,6 +299,26 @@ def test_an_illegal_topic_name(capfd: pytest.CaptureFixture[str], topic: str) ->
 
 def test_no_topic(capfd: pytest.CaptureFixture[str]) -> None:
     assert "--topic" in refused(capfd)
+
+
+def test_no_arguments_show_an_example(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        consumer.main([])
+    assert "\nusage: " in (text := "\n" + capfd.readouterr().err)
+    assert "for example: python consumer.py --topic tron.transactions.proto\n" in text
+
+
+def test_two_topics_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "one topic" in refused(capfd, "--topic", "a", "--topic", "b")
+
+
+def test_a_current_directory_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {sys.executable} {SCRIPT} --topic t"
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, encoding="utf-8", env=user_environment())
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "1.5", "many", ""])

@@ -19,6 +19,7 @@ from harness.blocks import proto_block, proto_trades, transaction_block
 from harness.environment import ROOT, user_environment
 from harness.process import parse, seconds_at_most, shell
 from harness.terminal import Terminal
+from harness.words import GREETING
 from solana.dex_block_message_pb2 import DexParsedBlockMessage
 from tron.block_message_pb2 import BlockMessage
 
@@ -114,7 +115,7 @@ def test_stream_in_a_terminal(demo: Demo, tmp_path: Path) -> None:
     with seconds_at_most(10):
         ended = shell("\n".join(hint[:2]) + " --max-messages 6", tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert "3 partitions, group" in ended.stderr
+    assert GREETING in ended.stderr
     assert "warning" not in ended.stderr
     for message in parse(ended.stdout):
         assert_is_a_block(message["value"])

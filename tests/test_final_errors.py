@@ -12,6 +12,7 @@ from harness.broker import PASSWORD, Broker, ResourceType, wait
 from harness.certificates import make_certificates
 from harness.process import Start
 from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
+from harness.words import ASSIGNED
 
 
 @pytest.mark.timeout(180)
@@ -85,12 +86,12 @@ def test_an_authorisation_that_is_withdrawn(broker: Broker, start: Start, resour
 def test_two_copies_with_one_group_instance_id(broker: Broker, topic: str, start: Start, protocol: Keys) -> None:
     keys = settings(broker, {"group.instance.id": "one", **protocol})
     first = start(keys, topic)
-    first.wait_for_words("this copy has")
+    first.wait_for_words(ASSIGNED)
     second = start(keys, topic)
     ended, other = (second, first) if protocol else (first, second)
     assert ended.end() == 1
     assert "group.instance.id (each copy needs its own)" in ended.stderr
-    other.wait_for_words("this copy has")
+    other.wait_for_words(ASSIGNED)
     broker.produce(topic, [b"x"])
     other.wait_for_lines(1)
     assert other.stop() == 0

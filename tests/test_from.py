@@ -6,6 +6,7 @@ import pytest
 from harness.broker import Broker
 from harness.process import Start
 from harness.settings import PROTOCOLS, Keys, settings
+from harness.words import RESUMES
 
 HOUR = 3_600_000  # milliseconds
 
@@ -65,7 +66,7 @@ def test_from(broker: Broker, dated: str, start: Start, point: str, first: int, 
     keys = settings(broker, protocol)
     assert start(keys, dated, "--max-messages", "3").end() == 0  # the group has a position, which is moved
     run = start(keys, dated, "--from", point)
-    run.wait_for_words("starts where --from says")
+    run.wait_for_words("starts at ")
     run.wait_for_lines(2 * (10 - first))
     assert run.stop() == 0
     assert [line["offset"] for line in run.lines if line["partition"] == 1] == list(range(first, 10))
@@ -95,7 +96,7 @@ def test_from_moves_nothing_while_the_group_is_in_use(broker: Broker, dated: str
     other.wait_for_lines(20)
     assert other.stop() == 0
     other = start(keys, dated)
-    other.wait_for_words("resumes")
+    other.wait_for_words(RESUMES)
     run = start(keys, dated, "--from", "beginning")
     assert run.end() == 1
     assert f"group {keys['group.id']} is in use" in run.stderr
@@ -119,7 +120,7 @@ def test_from_while_a_static_member_is_expected_back(broker: Broker, dated: str,
 def test_from_with_a_group_of_others(broker: Broker, dated: str, start: Start) -> None:
     run = start(settings(broker, {"group.id": "somebody-else"}), dated, "--from", "beginning")
     assert run.end(15) == 1
-    assert "group.id must begin with the username" in run.stderr
+    assert "check group.id (Bitquery" in run.stderr
 
 
 def test_from_that_is_refused_moves_nothing(broker: Broker, dated: str, start: Start) -> None:

@@ -12,6 +12,7 @@ from harness.broker import Broker
 from harness.process import Start
 from harness.settings import PROTOCOLS, Keys, settings
 from harness.terminal import Terminal
+from harness.words import RESUMES, WAITS
 
 import consumer
 
@@ -28,8 +29,8 @@ def test_a_progress_line_on_a_terminal(broker: Broker, topic: str, start: Start,
     terminal.wait_for(r"stopped: .*\n")
     lines = terminal.screen()
     assert len(lines) == 4
-    assert lines[0] == f"{topic}: 1 partitions, group {keys['group.id']}: starts at the beginning"
-    assert lines[1] == f"{topic}: this copy has 1 partitions"
+    assert lines[0] == f"{topic}: 1 partition, group {keys['group.id']}: starts at the beginning"
+    assert lines[1] == f"{topic}: assigned 1 partition"
     assert lines[2].startswith("stopped: 1000 messages")
     assert lines[3] == ""
     assert terminal.text.count("\r") == terminal.text.count("\r\n") + terminal.text.count("\r\x1b[K")
@@ -40,7 +41,7 @@ def test_a_terminal_that_is_closed_ends_no_run(broker: Broker, topic: str, start
     broker.produce(topic, [b"x"])
     with Terminal() as terminal:
         run = start(settings(broker), topic, stderr=terminal.descriptor)
-        terminal.wait_for("1 messages.*\r")
+        terminal.wait_for("1 message.*\r")
     time.sleep(1.5)  # for the next line
     broker.produce(topic, [b"y"])
     run.wait_for_lines(2)
@@ -51,8 +52,8 @@ def test_the_progress_line_fits_the_terminal(broker: Broker, topic: str, start: 
     broker.produce(topic, [b"x"])
     with Terminal(columns=20) as terminal:
         start(settings(broker), topic, stderr=terminal.descriptor)
-        terminal.wait_for("1 messages.*\r")
-        assert re.fullmatch(r"1 messages, \d/s, 0\.", terminal.screen()[-1])
+        terminal.wait_for("1 message.*\r")
+        assert re.fullmatch(r"1 message, \d/s, 0\.", terminal.screen()[-1])
 
 
 def test_a_warning_is_written_over_the_progress_line(
@@ -60,9 +61,9 @@ def test_a_warning_is_written_over_the_progress_line(
 ) -> None:
     own_broker.produce(own_topic, [b"x"])
     run = start(settings(own_broker), own_topic, stderr=terminal.descriptor)
-    terminal.wait_for("1 messages")
+    terminal.wait_for("1 message")
     own_broker.stop(signal.SIGKILL)
-    terminal.wait_for(r"again until it works\r\n(\x1b\[K)+1 messages")
+    terminal.wait_for(r"again until it works\r\n(\x1b\[K)+1 message")
     assert re.search(r"\r\x1b\[Kwarning: ", terminal.text)
     time.sleep(7)  # in which librdkafka reports it all the time
     warnings = [line for line in terminal.screen() if line.startswith("warning: ")]
@@ -76,7 +77,7 @@ def test_nothing_is_rewritten_where_the_reader_of_a_pipe_writes_to_the_same_term
     broker.produce(topic, [b"x"])
     keys = settings(broker)
     run = start(keys, topic, stdout=subprocess.PIPE, stderr=terminal.descriptor, constants={"LOG_SECONDS": 1.0})
-    terminal.wait_for(r"\d\d:\d\d 1 messages, .*\n")
+    terminal.wait_for(r"\d\d:\d\d 1 message, .*\n")
     run.kill()
     assert terminal.text.count("\r") == terminal.text.count("\r\n")
 
@@ -91,7 +92,7 @@ def test_no_progress_among_the_messages(broker: Broker, topic: str, start: Start
     lines = terminal.screen()
     assert len(lines) == 5  # start, message and assignment, end, and nothing
     assert [json.loads(line) for line in lines if line.startswith("{")] == [{"partition": 0, "offset": 0, "value": "x"}]
-    assert lines[3].startswith("stopped: 1 messages")
+    assert lines[3].startswith("stopped: 1 message")
 
 
 def test_a_line_a_minute_in_a_log(broker: Broker, topic: str, start: Start) -> None:
@@ -140,7 +141,7 @@ def test_quiet_leaves_warnings_and_errors(broker: Broker, topic: str, start: Sta
     broker.delete_records(topic, before=3)
     run = start(keys, topic, "--quiet", "--max-messages", "1")
     assert run.end() == 0
-    assert re.fullmatch("warning: messages were deleted before they could be read: .*\n", run.stderr)
+    assert re.fullmatch("warning: messages were deleted before they were read.*\n", run.stderr)
     run = start({**keys, "sasl.password": "wrong"}, topic, "--quiet")
     assert run.end() == 1
     assert run.stderr.startswith("error: ")
@@ -174,7 +175,7 @@ def test_the_summary_of_a_run(broker: Broker, topic3: str, start: Start) -> None
     assert run.end() == 0
     assert re.search(r"^stopped: 30 messages in 0:00:0\d$", run.stderr, re.M)
     run = start({**keys, "auto.offset.reset": "latest"}, topic3)
-    run.wait_for_words("resumes")
+    run.wait_for_words(RESUMES)
     time.sleep(1)  # until the first fetch has told where the partitions end
     assert run.stop() == 0
     assert re.search(r"^stopped: 0 messages in 0:00:0\d$", run.stderr, re.M)
@@ -208,7 +209,7 @@ def test_deleted_messages_are_told_whatever_log_level_says(broker: Broker, topic
     broker.delete_records(topic, before=5)
     run = start(keys, topic, "--max-messages", "1")
     assert run.end() == 0
-    assert "warning: messages were deleted before they could be read: " in run.stderr
+    assert "warning: messages were deleted before they were read" in run.stderr
 
 
 def test_five_hundred_partitions_make_no_line_of_five_hundred(broker: Broker, start: Start) -> None:
@@ -222,9 +223,9 @@ def test_five_hundred_partitions_make_no_line_of_five_hundred(broker: Broker, st
 def test_a_new_group_tells_whether_it_waits_or_starts_at_the_beginning(
     broker: Broker, topic: str, start: Start
 ) -> None:
-    waits, begins = "waits for new messages", "starts at the beginning"
+    waits, begins = WAITS, "starts at the beginning"
     for reset, words in ((None, waits), ("latest", waits), ("earliest", begins)):
         keys = settings(broker, {"auto.offset.reset": reset})
         run = start(keys, topic)
-        run.wait_for_words(f"{topic}: 1 partitions, group {keys['group.id']}: {words}")
+        run.wait_for_words(f"{topic}: 1 partition, group {keys['group.id']}: {words}")
         assert run.stop() == 0

@@ -17,6 +17,7 @@ from harness.broker import PASSWORD, USER, AclOperation, Broker, ResourceType, w
 from harness.environment import ROOT, SCRIPT, user_environment
 from harness.process import Run, Start, peak_memory, shell, value_of
 from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings, write_config
+from harness.words import ASSIGNED
 
 import consumer
 
@@ -33,7 +34,7 @@ def test_every_message_is_printed_in_order(broker: Broker, topic: str, start: St
 def test_a_message_is_printed_when_it_comes(broker: Broker, topic: str, start: Start) -> None:
     """It waits neither for others to fill a batch nor for the end of a poll."""
     run = start(settings(broker), topic)
-    run.wait_for_words("this copy has")
+    run.wait_for_words(ASSIGNED)
     seconds = []
     for number in range(21):
         began = time.monotonic()

@@ -10,6 +10,7 @@ from harness.broker import Broker
 from harness.environment import SCRIPT, user_environment
 from harness.process import Start, seconds_at_most
 from harness.settings import settings, write_config
+from harness.words import BLOCKED, GREETING
 
 # A real one refuses set_blocking for consoles and files, and has another error for a pipe whose reader has gone.
 SITECUSTOMIZE = """\
@@ -71,11 +72,11 @@ def test_a_reader_that_stands_still_does_not_hold_up_the_end(
 ) -> None:
     broker.produce(topic, [b"x" * 10_000] * 100)
     run = start(settings(broker), topic, env=windows, stdout=subprocess.PIPE)
-    run.wait_for_words("partitions, group")
+    run.wait_for_words(GREETING)
     time.sleep(1)  # until its reader's pipe is full
     with seconds_at_most(7):
         assert run.stop() == 1
-    assert "error: standard output is blocked" in run.stderr
+    assert BLOCKED in run.stderr
 
 
 def test_a_reader_that_has_gone_is_a_good_end(

@@ -1,0 +1,116 @@
+"""Ctrl-C, SIGTERM and the clock: the first signal stops in order, the second at once, wherever it comes."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness.broker import Broker
+from harness.environment import SCRIPT, user_environment
+from harness.process import Run, Start, seconds_at_most, with_client
+from harness.settings import settings, write_config
+from harness.words import ASSIGNED
+
+BOTH = pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}
+
+
+@BOTH
+def test_a_second_signal_ends_at_once_however_soon_it_comes(broker: Broker, topic: str, start: Start, how: int) -> None:
+    broker.produce(topic, [b"x" * 10_000] * 1000)
+    run = start(settings(broker), topic, stdout=subprocess.PIPE)
+    run.wait_for_words(ASSIGNED)
+    time.sleep(1)  # it hangs in a write
+    with seconds_at_most(2):
+        run.process.send_signal(how)
+        time.sleep(0.05)
+        assert run.stop(how) == -how
+
+
+@BOTH
+def test_a_second_signal_ends_process_1_of_a_container(broker: Broker, topic: str, tmp_path: Path, how: int) -> None:
+    """There the kernel ignores a signal whose action is the default one."""
+    broker.produce(topic, [b"x" * 10_000] * 1000)
+    config = write_config(tmp_path / "config.ini", settings(broker))
+    command = [sys.executable, str(SCRIPT), "--config", str(config), "--topic", topic]
+    namespace = ["unshare", "--fork", "--pid", "--mount-proc"]
+    if subprocess.run([*namespace, "true"], capture_output=True).returncode:
+        pytest.skip("no namespace of processes can be made")
+    with subprocess.Popen(
+        [*namespace, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=user_environment()
+    ) as outer:
+        assert outer.stderr is not None
+        while ASSIGNED.encode() not in outer.stderr.readline():
+            pass
+        time.sleep(1)
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        with seconds_at_most(2):
+            os.kill(int(children[0]), how)
+            time.sleep(0.05)
+            os.kill(int(children[0]), how)
+            assert outer.wait(10) in (128 + how, -how)
+
+
+def test_ctrl_c_in_the_first_half_second_gives_no_traceback(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.ini", UNREACHABLE)
+    for tenths in range(1, 6):
+        run = Run(tmp_path, ["--config", str(config), "--topic", "t"])
+        time.sleep(tenths / 10)
+        assert run.stop(signal.SIGINT) in (0, -signal.SIGINT)
+        assert "Traceback" not in run.stderr
+
+
+def test_ctrl_c_while_the_ini_comes_from_a_pipe_ends_as_by_a_signal(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.ini")
+    run = Run(tmp_path, ["--config", str(tmp_path / "config.ini"), "--topic", "t"])
+    time.sleep(1)
+    assert run.stop(signal.SIGINT) == -signal.SIGINT
+    assert run.stderr == ""
+
+
+def test_sigint_that_the_parent_ignores_stays_ignored(tmp_path: Path) -> None:
+    """As `consumer.py … &` in a script has it."""
+    config = write_config(tmp_path / "config.ini", UNREACHABLE)
+    run = Run(
+        tmp_path,
+        ["--config", str(config), "--topic", "t"],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    time.sleep(1)
+    run.process.send_signal(signal.SIGINT)
+    assert run.end() == 1
+    assert "no connection to 127.0.0.1:1" in run.stderr
+
+
+def test_a_clock_that_is_set_back_ends_the_run(broker: Broker, topic: str, start: Start) -> None:
+    """librdkafka waits by that clock, so heartbeats and commits would stop for so long."""
+    turned = with_client("""
+            really = time.time
+            def turned(really=really):
+                return really() - (3600 if time.monotonic() - began > 5 else 0)
+            time.time = turned""")
+    run = start(settings(broker), topic, command=turned)
+    run.wait_for_words(ASSIGNED)
+    assert run.end(30) == 1
+    assert run.stderr.count("error: ") == 1
+    assert "error: the clock was set back by 3600 s" in run.stderr
+
+
+def test_standard_error_that_nobody_reads_holds_up_no_message(broker: Broker, topic: str, start: Start) -> None:
+    reader, writer = os.pipe()
+    with contextlib.suppress(BlockingIOError):
+        os.set_blocking(writer, False)
+        while True:
+            os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ))
+    os.set_blocking(writer, True)
+    broker.produce(topic, [b"x"] * 100)
+    run = start(settings(broker), topic, stderr=writer)
+    run.wait_for_lines(100, 15)
+    assert run.stop() == 0
+    os.close(reader)
+    os.close(writer)
