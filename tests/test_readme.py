@@ -402,6 +402,20 @@ def test_the_classes_of_the_table_exist() -> None:
         assert issubclass(getattr(importlib.import_module(f"{package}.{module}"), name), Message)
 
 
+def test_the_examples_of_help(second_terminal: Callable[[str], str], capsys: pytest.CaptureFixture[str]) -> None:
+    """They run as written; the one that does not end by itself is stopped by Ctrl-C."""
+    needs("jq")
+    with pytest.raises(SystemExit):
+        consumer.main(["--help"])
+    examples = re.findall("^  (python consumer.py .*)", capsys.readouterr().out, re.M)
+    assert len(examples) == 3
+    for example in examples:
+        prepare = "mkdir -p help && cd help && rm -f lines.jsonl && cp ../config.ini ../consumer.py ."
+        run = f"{{ timeout --preserve-status -s INT 5 {example}; }} 2> said"
+        printed = second_terminal(f"{prepare} && {run} && {{ [ ! -e lines.jsonl ] || cat lines.jsonl; }}")
+        assert printed, example
+
+
 def test_the_test_command_is_the_one_of_ci() -> None:
     (command,) = [block for block in COMMANDS if "-m pytest" in block]
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
