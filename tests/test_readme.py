@@ -290,7 +290,7 @@ def fresh(tmp_path: Path, broker: Broker, topic: str) -> Callable[[str], str]:
             110,
             **given,
             EDITOR=f"cp {ready}",
-            UV_PYTHON=sys.executable,
+            UV_PYTHON=str(Path(sys.executable).resolve()),  # not the one of .venv, which has the packages
             PYTHONWARNINGS="default",  # pip has its own
             PATH=f"{os.environ['PATH']}:{Path(sys.executable).parent}",
         )
