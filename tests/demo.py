@@ -7,6 +7,7 @@
         cd /tmp/kafka-demo-k1c2a3b4 && PATH=/home/me/kafka/.venv/bin:$PATH
         python consumer.py --topic tron.broadcasted.transactions
     tron.broadcasted.transactions: 3 partitions, group tron_user-demo: starts at the beginning
+    tron.broadcasted.transactions: assigned 3 partitions
     {"partition": 0, "offset": 0, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},\\"Head}
 
 What to do in the second terminal is said again before it scrolls away. Standard output is the consumer's alone, and
@@ -15,6 +16,7 @@ where it is no terminal nothing is cut, so that `python tests/demo.py | head -n 
 
 import contextlib
 import itertools
+import json
 import shlex
 import shutil
 import signal
@@ -28,7 +30,7 @@ from pathlib import Path
 
 import lz4.frame
 import psutil
-from harness.blocks import proto_block, proto_trades, transaction_block
+from harness.blocks import SLOT, proto_block, proto_trades, transaction_block
 from harness.broker import INTERRUPTED, QUICK_START, USER, Broker, NoKafka, jars_directory, kafka_jars
 from harness.environment import SCRIPT
 from harness.settings import settings, write_config
@@ -93,6 +95,13 @@ def show(lines: Iterable[str]) -> None:
         say(f"{WRAP}{line.rstrip()}{CUT}")
 
 
+def key(topic: str, number: int) -> str:
+    """Return the key that the messages of block `number` have: the slot on Solana, and elsewhere the hash."""
+    if topic.startswith("solana."):
+        return str(SLOT + number)
+    return str(json.loads(transaction_block(number))["Header"]["Hash"])
+
+
 def feed_while_it_runs(broker: Broker, arguments: list[str], hint: str) -> int:
     """Run consumer.py, and send blocks until it ends; return its exit status. KeyboardInterrupt ends it, too.
 
@@ -116,7 +125,8 @@ def feed_while_it_runs(broker: Broker, arguments: list[str], hint: str) -> int:
             if number == 0 or (ON_SCREEN and number % screenful == 0):
                 show([hint])
             for topic, block in BLOCKS.items():
-                broker.producer.produce(topic, lz4.frame.compress(block(number)), partition=number % PARTITIONS)
+                value = lz4.frame.compress(block(number))
+                broker.producer.produce(topic, value, key(topic, number), partition=number % PARTITIONS)
             broker.producer.poll(0)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return consumer.wait(PAUSE_SECONDS)
