@@ -18,7 +18,6 @@ from harness.environment import missing
 # What is asked for: https://kafka.apache.org/protocol#protocol_api_keys
 FETCH = 1
 LIST_OFFSETS = 2
-METADATA = 3
 OFFSET_COMMIT = 8
 OFFSET_FETCH = 9
 FIND_COORDINATOR = 10
@@ -60,8 +59,6 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "mock_topic_create": (ctypes.c_int, _POINTER, _TEXT, ctypes.c_int, ctypes.c_int),
     "mock_topic_set_error": (None, _POINTER, _TEXT, ctypes.c_int),
     "mock_push_request_errors_array": (None, _POINTER, ctypes.c_int16, ctypes.c_size_t, _POINTER),
-    # … and the codes, each an int
-    "mock_partition_push_request_errors": (ctypes.c_int, _POINTER, _TEXT, _NUMBER, ctypes.c_int16, ctypes.c_size_t),
     "mock_clear_request_errors": (None, _POINTER, ctypes.c_int16),
     "mock_partition_set_leader": (ctypes.c_int, _POINTER, _TEXT, _NUMBER, _NUMBER),
     "mock_coordinator_set": (ctypes.c_int, _POINTER, _TEXT, _TEXT, _NUMBER),
@@ -141,12 +138,12 @@ class MockCluster:
         self._do("mock_topic_create", name.encode(), partitions, 1)
         return name
 
-    def produce(self, topic: str, values: Sequence[bytes], partitions: int = 1) -> None:
-        """Write values to the partitions in turn, and wait until they are there."""
+    def produce(self, topic: str, values: Sequence[bytes], partitions: Sequence[int] = (0,)) -> None:
+        """Write values to these partitions in turn, and wait until they are there."""
         # Without metrics: pushing them has crashed a process that made many producers.
         producer = Producer({"bootstrap.servers": self.address, "enable.metrics.push": False, "log_level": 0})
         for number, value in enumerate(values):
-            producer.produce(topic, value, partition=number % partitions)
+            producer.produce(topic, value, partition=partitions[number % len(partitions)])
         assert producer.flush(30) == 0
 
     def push(self, api: int, *codes: int, times: int = 1) -> None:
@@ -154,11 +151,6 @@ class MockCluster:
         every = codes * times
         array = (ctypes.c_int * len(every))(*every)
         self._call("mock_push_request_errors_array", self._cluster, api, len(every), array)
-
-    def push_partition(self, topic: str, partition: int, api: int, *codes: int) -> None:
-        """Answer so for one partition of those that a request is about; clear() leaves that as it is."""
-        for code in codes:  # one by one: a function takes no more than 1,024 arguments
-            self._do("mock_partition_push_request_errors", topic.encode(), partition, api, 1, ctypes.c_int(code))
 
     def clear(self, api: int) -> None:
         """Answer well again."""
