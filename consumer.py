@@ -300,7 +300,7 @@ HINTS = {  # name of an error's code -> what to check, with every setting that m
     "UNREACHABLE": "no connection to {servers}: check bootstrap.servers, the network, "
     "security.protocol, ssl.certificate.location and ssl.key.location",
     "LOST": "lost connection, or an address that the broker advertises cannot be reached",
-    "COORDINATOR": "the brokers answer, but none is the coordinator of group {group}",
+    "COORDINATOR": "the coordinator of group {group} is not available",
     "_AUTHENTICATION": "login failed: check sasl.username, sasl.password (no quotes), "
     "other sasl.*, security.protocol",
     "_SSL": "TLS failed: check ssl.ca.location, ssl.endpoint.identification.algorithm (none where "
@@ -367,9 +367,9 @@ class Errors:
 
     def __init__(self, config: dict[str, str], arguments: argparse.Namespace) -> None:
         self.quiet = arguments.quiet
-        commits, latest = commits_offsets(config), starts_at_end(config)
-        skips = latest and not commits
-        again = "messages that come meanwhile are skipped" if skips else "some are printed again"
+        again = "some are printed again"
+        if skips_to_end(config):
+            again = "messages that come meanwhile are skipped"
         self.placeholders = {  # of HINTS
             "again": again,
             "config": arguments.config,
@@ -482,9 +482,14 @@ def starts_at_end(config: dict[str, str]) -> bool:
     return config["auto.offset.reset"].lower() in ("latest", "largest", "end")
 
 
+def skips_to_end(config: dict[str, str]) -> bool:
+    """Tell whether what comes in a rebalance is skipped, as nothing is committed."""
+    return starts_at_end(config) and not commits_offsets(config)
+
+
 def reset_policy(config: dict[str, str]) -> str:
     """Return the client's auto.offset.reset: the last column of start_offsets' table."""
-    if starts_at_end(config) and commits_offsets(config):
+    if starts_at_end(config) and not skips_to_end(config):
         return "earliest"
     return config["auto.offset.reset"]
 
@@ -703,8 +708,12 @@ class GroupConsumer:
             None  # set by on_revoke; raised there, it would not unassign
         )
         self.places: dict[int, int] = {}  # set by `look`: where each partition stood
+        self.ends: dict[int, int] = {}  # set by `look`: the end offset of each
         self.caught_up = False  # set by `poll`: the local queue was empty since the last look
-        self.looked = self.answered = 0.0  # set by `look`: when it was made, when it was answered
+        self.looked = 0.0  # set by `look`, by subscribe, and by on_assign to look at once
+        self.unanswered_since = (
+            0.0  # set by `look`: the first of those without an answer; 0 for none
+        )
         self.client = self.new_client()  # set by `renew`, too
 
     def new_client(self) -> Consumer:
@@ -731,7 +740,8 @@ class GroupConsumer:
 
         Raises Failure, and InterruptedError where the run is to stop.
         """
-        partitions = self.topic_partitions()
+        (found,) = self.ask(lambda seconds: [self.metadata(seconds)], "UNKNOWN_TOPIC_OR_PART")
+        partitions = [TopicPartition(self.topic, partition) for partition in found.partitions]
         committed = self.ask(
             lambda seconds: self.client.committed(partitions, timeout=seconds), "COORDINATOR"
         )
@@ -761,7 +771,8 @@ class GroupConsumer:
 
     def subscribe(self) -> None:
         """Join the group."""
-        self.unassigned_since = self.looked = self.answered = time.monotonic()
+        self.unassigned_since = self.looked = time.monotonic()
+        self.unanswered_since = 0.0
         self.client.subscribe(
             [self.topic],
             on_assign=self.on_assign,
@@ -770,17 +781,14 @@ class GroupConsumer:
         )
 
     # requests
-    def topic_partitions(self) -> list[TopicPartition]:
-        """Return the topic's partitions, as Metadata has them. Raises Failure."""
-
-        def request(seconds: float) -> list[Any]:
-            found = self.client.list_topics(self.topic, timeout=seconds).topics
-            if self.topic not in found:  # a proxy may leave it out
-                raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
-            return [found[self.topic]]
-
-        (metadata,) = self.ask(request, "UNKNOWN_TOPIC_OR_PART")
-        return [TopicPartition(self.topic, partition) for partition in metadata.partitions]
+    def metadata(self, seconds: float) -> Any:
+        """Return the topic's Metadata. Raises KafkaException where there is none."""
+        found = self.client.list_topics(self.topic, timeout=seconds).topics.get(self.topic)
+        if found is None:  # a proxy may leave it out
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return found
 
     def offsets_at(
         self, timestamp: int, partitions: Sequence[TopicPartition], seconds: float
@@ -837,7 +845,8 @@ class GroupConsumer:
         """Take an assignment; the binding then applies it, and librdkafka asks where to begin."""
         new = {one.partition for one in partitions}
         self.assigned = new | (self.assigned or set())
-        self.places, self.errors.uncommitted = {}, ""
+        self.places, self.looked = {}, float("-inf")
+        self.errors.uncommitted = ""
         self.errors.broker_answered()
         if self.offsets_to_commit and partitions:
             self.commit_missing(client, partitions)
@@ -889,6 +898,10 @@ class GroupConsumer:
         Raises Failure, and OSError where a sync in a rebalance has failed.
         """
         first = self.client.poll(POLL_SECONDS)
+        if self.errors.failure is not None:
+            raise self.errors.failure
+        if self.sync_error is not None:
+            raise self.sync_error
         # What has come by now: waiting until a batch is full would be latency.
         batch = [] if first is None else [first, *self.client.consume(count - 1, 0)]
         if len(batch) < count:
@@ -898,10 +911,6 @@ class GroupConsumer:
             batch = [message for message in batch if message.error() is None]
             for message in failed:
                 self.take_error(message)
-        if self.errors.failure is not None:
-            raise self.errors.failure
-        if self.sync_error is not None:
-            raise self.sync_error
         return batch
 
     def take_error(self, message: Message) -> None:
@@ -955,6 +964,7 @@ class GroupConsumer:
             place = max(one.offset, self.places.get(one.partition, -1))
             if end < 0 or place < 0:
                 return "unknown"
+            end = max(end, self.ends.get(one.partition, end))  # while each Fetch is refused
             total += max(0, end - max(place, oldest))
         return total if assigned else "unknown"
 
@@ -965,108 +975,115 @@ class GroupConsumer:
         if errors.denied:
             self.confirm_topic()
         if errors.refused_for_good():
-            if not self.node_answers():
+            if not self.answers():
                 raise Failure(errors.reason)
             errors.broker_answered()
         if errors.doubt is not None and now - errors.doubt[0] >= DOWN_SECONDS:
-            if errors.outage or not self.look():
+            if errors.outage or not self.answers(self.client.assignment()):
                 errors.outage = True
                 errors.warn("connection", errors.doubt[1])
             errors.doubt = None
         waited = now - self.unassigned_since
-        if self.assigned is None and waited >= GROUP_SECONDS:
+        if self.assigned is None and waited >= GROUP_SECONDS and not self.unanswered_since:
             reason = (
                 "the group still counts a consumer that was killed, or waits for another member"
             )
             text = f"no partitions assigned yet: {reason}, or has more members than partitions"
             errors.warn("group", f"{text}; trying again until it works")
-        first = self.assigned and not self.places and now - self.looked >= 1
-        if first or now - self.looked >= LOOK_SECONDS:
+        if now - self.looked >= LOOK_SECONDS:
             self.look()
 
-    def node_answers(self) -> bool:
-        """Tell whether any node answers."""
+    def answers(self, partitions: Sequence[TopicPartition] = ()) -> bool:
+        """Tell whether the leaders of partitions answer; without any, whether some node does."""
         try:
-            self.client.list_topics(self.topic, timeout=ANSWER_SECONDS)
+            if partitions:
+                self.offsets_at(OFFSET_END, partitions, ANSWER_SECONDS)
+            else:
+                self.metadata(ANSWER_SECONDS)
         except KafkaException:
             return False
         return True
 
     def confirm_topic(self) -> None:
-        """Ask Metadata for LEADER_SECONDS whether the topic is there: one node may be behind.
+        """Ask for LEADER_SECONDS whether the topic is there: one node may be behind.
 
         Raises Failure where it is not.
         """
         began = time.monotonic()
         while not self.watch.stop:
             try:
-                topics = self.client.list_topics(self.topic, timeout=ANSWER_SECONDS).topics
-                error = topics[self.topic].error if self.topic in topics else None
+                self.metadata(ANSWER_SECONDS)
+                break
             except KafkaException as failed:
                 error = failed.args[0]
-            if error is None or error.name() != "UNKNOWN_TOPIC_OR_PART":
-                self.errors.denied = False
-                return
+            if error.name() != "UNKNOWN_TOPIC_OR_PART":
+                break
             if time.monotonic() - began > LEADER_SECONDS:
                 raise Failure(self.errors.sentence(error))
             time.sleep(POLL_SECONDS)
+        self.errors.denied = False
 
-    def look(self) -> bool:
-        """Ask for the ends of the partitions; start a new client where one stands still.
-
-        Return False where the broker does not answer.
-        """
+    def look(self) -> None:
+        """Start a new client where a partition stands still, or nothing answers for long."""
         self.looked = time.monotonic()
         assigned = self.client.assignment()
+        standing: dict[int, int] = {}
         try:
-            if not assigned:
-                return self.node_answers()
-            standing = self.standing(assigned)
+            if assigned:
+                standing = self.standing(assigned)
+            else:
+                self.metadata(ANSWER_SECONDS)
         except KafkaException as failed:
-            silent = self.looked - self.answered
+            self.unanswered_since = self.unanswered_since or self.looked
+            silent = self.looked - self.unanswered_since
+            text = self.errors.sentence(failed.args[0])
             if silent >= OUTAGE_SECONDS:
-                text = self.errors.sentence(failed.args[0])
                 self.renew("outage", f"no answer for {silent:.0f} s: {text}")
-            return False
-        self.answered = self.looked
-        for partition, count in standing.items():
-            waiting = counted(count, "message")
-            text = f"partition {partition} stands still with {waiting} to read"
-            self.renew(f"standing {partition}", text)
-        return True
+            elif silent >= LOOK_SECONDS:
+                self.errors.warn("connection", f"{text}; trying again until it works")
+            return
+        self.unanswered_since = 0.0
+        if standing:
+            names = ", ".join(map(str, standing))
+            waiting = counted(sum(standing.values()), "message")
+            subject = (
+                f"partition {names} stands" if len(standing) == 1 else f"partitions {names} stand"
+            )
+            self.renew("standing", f"{subject} still with {waiting} to read")
 
     def standing(self, assigned: list[TopicPartition]) -> dict[int, int]:
         """Return the partitions that have not moved since the last look, with what waits in each.
 
-        Raises KafkaException.
+        The broker is asked only for those: on a slow link, an answer that waits behind messages
+        would come too late, and librdkafka would end the connection. Raises KafkaException.
         """
-        ends = {
-            one.partition: one.offset
-            for one in self.offsets_at(OFFSET_END, assigned, ANSWER_SECONDS)
-        }
         places = {one.partition: one.offset for one in self.client.position(assigned)}
         unread = [one for one in assigned if places[one.partition] < 0]
         for one in self.client.committed(unread, timeout=ANSWER_SECONDS) if unread else []:
-            oldest = reset_policy(self.config) != self.config["auto.offset.reset"]
-            first = 0 if oldest or not starts_at_end(self.config) else ends[one.partition]
-            known = self.places.get(one.partition, first)
-            places[one.partition] = one.offset if one.offset >= 0 else known
-        behind = [
-            one
-            for one in assigned
-            if places[one.partition] == self.places.get(one.partition)
-            and places[one.partition] < ends[one.partition]
+            places[one.partition] = max(one.offset, -1)
+        known, self.places = self.places, places
+        unmoved = [
+            one for one in assigned if places[one.partition] in (-1, known.get(one.partition))
         ]
-        self.places = places
-        caught_up, self.caught_up = self.caught_up, False
-        if not behind or not caught_up:  # the second: they wait behind a slow reader
+        if not unmoved:
             return {}
+        begins, ends = (
+            {one.partition: one.offset for one in self.offsets_at(moment, unmoved, ANSWER_SECONDS)}
+            for moment in (OFFSET_BEGINNING, OFFSET_END)
+        )
+        self.ends |= ends
         standing = {}
-        for one in self.offsets_at(OFFSET_BEGINNING, behind, ANSWER_SECONDS):
-            count = ends[one.partition] - max(one.offset, places[one.partition])
-            if count > 0:  # else what it had yet to read was deleted
-                standing[one.partition] = count
-        return standing
+        for partition, end in ends.items():
+            if places[partition] < 0:  # nothing is committed
+                first = end if skips_to_end(self.config) else begins[partition]
+                places[partition] = known.get(partition, first)
+            place = max(places[partition], begins[partition])  # what is before that was deleted
+            if place > end:
+                place = begins[partition]  # the topic was made anew
+            if partition in known and place < end:
+                standing[partition] = end - place
+        caught_up, self.caught_up = self.caught_up, False
+        return standing if caught_up else {}  # else they wait behind a slow reader
 
     def renew(self, kind: str, text: str) -> None:
         """Drop the client for a new one. What is not committed is printed again. Raises Failure."""

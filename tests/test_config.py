@@ -326,6 +326,15 @@ def test_max_messages_that_is_no_number(capfd: pytest.CaptureFixture[str], numbe
     assert "--max-messages" in refused(capfd, "--topic", "t", f"--max-messages={number}")
 
 
+def test_the_header_for_uv_has_the_pins_of_requirements() -> None:
+    """To raise a pin, edit both requirements.txt and the lines that begin with # at the top of consumer.py."""
+    pins = (ROOT / "requirements.txt").read_text().split()
+    dependencies = ", ".join(f'"{pin}"' for pin in pins)
+    header = SCRIPT.read_text().split("# ///\n")[0]
+    assert f"# dependencies = [{dependencies}]\n" in header
+    assert '# requires-python = ">=3.10,<3.15"\n' in header
+
+
 # ---- --from --------------------------------------------------------------------------------------------------------
 
 

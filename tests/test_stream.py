@@ -70,6 +70,23 @@ def test_every_kind_of_value(broker: Broker, topic: str, start: Start) -> None:
     assert [value_of(line) for line in run.lines] == [*values, noise, b"y" * 1_000_000]
 
 
+def test_metadata_adds_timestamp_and_key(broker: Broker, topic: str, start: Start) -> None:
+    """A key is never decompressed. The default line stays as it is."""
+    keys = [None, b"", b"0xabc", "ü\n".encode(), b"\xff\0", lz4.frame.compress(b"key")]
+    for number, key in enumerate(keys):
+        broker.producer.produce(topic, b"\xfe", key=key, timestamp=1_764_312_345_678 + number)
+    assert broker.producer.flush(30) == 0
+    run = start(settings(broker), topic, "--metadata", "--max-messages", str(len(keys)))
+    assert run.end() == 0
+    for number, (line, key) in enumerate(zip(run.lines, keys)):
+        assert line["timestamp"] == 1_764_312_345_678 + number
+        encoded = "key_encoding" in line
+        assert encoded == (number >= 4)
+        fields = ["key", "key_encoding"] if encoded else ["key"]
+        assert list(line) == ["partition", "offset", "timestamp", *fields, "value", "encoding"]
+        assert value_of({"value": line["key"], **({"encoding": "base64"} if encoded else {})}) == key
+
+
 def test_hostile_values_neither_stop_the_stream_nor_fill_the_memory(broker: Broker, topic: str, start: Start) -> None:
     bomb = lz4.frame.compress(bytes(230_000_000))
     assert len(bomb) < 1_000_000
