@@ -7,7 +7,7 @@ import pytest
 from chaos.faults import KINDS, schedule
 from harness.environment import ROOT, SCRIPT, user_environment
 
-SEED = 38
+SEED = 95  # in a minute it draws a power cut, a right taken away, and a reader that sleeps
 # Until the script syncs, a power cut loses what it has committed.
 LEFT_OUT = [] if "fdatasync" in SCRIPT.read_text(encoding="utf-8") else ["power cut"]
 

@@ -1,6 +1,6 @@
 """What may happen: the kinds of faults, when they come, and how they are carried out.
 
-Rounds of 140 seconds: a calm, in which now and then a burst of faults befalls only copies, their group and their
+Rounds of 160 seconds: a calm, in which now and then a burst of faults befalls only copies, their group and their
 readers, so that most of its time nothing explains a repeat; a storm of whatever may fail; a rest in which that heals.
 The last storm is at the end of the run.
 """
@@ -11,6 +11,7 @@ import heapq
 import itertools
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -22,19 +23,22 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, ElectionType
 from confluent_kafka.admin import AclBinding, NewPartitions, ResourceType
 from harness.broker import PASSWORD, Broker, wait
+from harness.certificates import USER
 from harness.cluster import Cluster
+from harness.environment import user_environment
 from harness.proxy import Proxy
 
 from chaos.copies import Copy
 from chaos.feed import TOPIC, Feed
 from chaos.judge import PATIENCE, RECOVERY_SECONDS, SESSION_SECONDS, GroupStop, History, Trouble, Window
 
-CALM_SECONDS, STORM_SECONDS, REST_SECONDS = 100, 20, 20
-BURST_SECONDS, EVERY_SECONDS = 3, 25  # in a calm, so long and so often
+CALM_SECONDS, STORM_SECONDS, REST_SECONDS = 120, 20, 20
+BURST_SECONDS, EVERY_SECONDS = 3, 30  # in a calm, so long and so often
 YOUNG = 5.0 * PATIENCE  # seconds until a run's handlers of signals are there for sure
 HEAL_SECONDS = 120  # for the group to print all once everything works again
 DEAD_SECONDS = 25  # socket.timeout.ms is 30 s, of which five are of the recovery
 REFRESH_SECONDS = 5  # topic.metadata.refresh.interval.ms, until an added partition is seen
+QUOTA_BYTES = 50_000  # a second, of each node: a fraction of what the feed sends
 SLEEP_SECONDS = 12  # max.poll.interval.ms: after that the group goes on without a copy
 
 
@@ -52,6 +56,7 @@ class Kind(NamedTuple):
 REBALANCES = "rebalances of copies that pause"
 SLEEPER = "reader that sleeps while a copy joins"
 RIGHT = "right to the topic taken away"
+QUOTA = "small quota"
 KINDS = {
     "kill -9": Kind("copy", 5, 6, 0, 3, signal.SIGKILL),
     "power cut": Kind("file", 5, 8, 0, 3, signal.SIGKILL),
@@ -83,6 +88,7 @@ KINDS = {
     "partition added": Kind("topic", 1, 1, 0, 0),
     "wrong password": Kind("user", 1, 0, 4, 10),
     RIGHT: Kind("user", 2, 0, 2, 6),
+    QUOTA: Kind("user", 1, 0, 6, 10),
 }
 GROUP_STOPS = [name for name, kind in KINDS.items() if kind.scope == "copies" and kind.sent]
 NETWORK = ("node", "nodes", "user")  # scopes of faults under which a commit or a start may fail
@@ -261,6 +267,9 @@ class Injector:
         elif kind == "wrong password":
             self.administer(kind, lambda: self.cluster.set_password("wrong"), counts=True)
             self.later(end, self.give_back)
+        elif kind == QUOTA:
+            self.administer(kind, lambda: self.set_quota(f"--add-config=consumer_byte_rate={QUOTA_BYTES}"), counts=True)
+            self.later(end, lambda: self.give_back(self.remove_quota))
         else:
             assert kind == RIGHT
             self.administer(kind, lambda: self.cluster.withdraw(self.right), counts=True)
@@ -271,12 +280,25 @@ class Injector:
         """What the copies need to read the topic."""
         return self.cluster.acl(ResourceType.TOPIC, "tron.")
 
-    def give_back(self) -> None:
-        """Give the user its password and its right."""
+    def set_quota(self, change: str) -> None:
+        """Change the user's quota by Kafka's own command: the client has no call for that."""
+        node = next(node for node in self.cluster.nodes if node.process is not None and node.process.poll() is None)
+        address = f"--bootstrap-server={self.feed.address}"
+        user = ["--alter", change, "--entity-type=users", f"--entity-name={USER}"]
+        command = node._java("kafka.admin.ConfigCommand", address, *user)
+        subprocess.run(command, check=True, capture_output=True, timeout=60, env=user_environment())
+
+    def remove_quota(self) -> None:
+        """Let the user read as fast as it can."""
+        self.set_quota("--delete-config=consumer_byte_rate")
+
+    def give_back(self, first: Callable[[], None] = lambda: None) -> None:
+        """Do something first, and give the user its password and its right."""
         trouble = Trouble("a right that is being given back", time.monotonic(), float("inf"), after=RECOVERY_SECONDS)
         self.history.troubles.append(trouble)
 
         def give() -> None:
+            first()
             self.cluster.set_password(PASSWORD)
             wait(self.cluster.admin.create_acls([self.right]))
             trouble.end = time.monotonic()
