@@ -113,10 +113,12 @@ class Printed:
     def __init__(self) -> None:
         """Nothing has been printed yet."""
         self._count: Counter[Position] = Counter()
+        self.newest = time.monotonic()  # when the last line was seen
 
     def add(self, position: Position) -> None:
         """Take a message in."""
         self._count[position] += 1
+        self.newest = time.monotonic()
 
     def drop(self, position: Position) -> None:
         """Take a message out that a power cut has taken away."""
