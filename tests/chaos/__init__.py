@@ -1,0 +1,1 @@
+"""Random faults, and what they may not break: see "Random faults" in tests/README.md."""

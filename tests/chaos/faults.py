@@ -1,0 +1,456 @@
+"""What may happen: the kinds of faults, when they come, and how they are carried out.
+
+Rounds of 160 seconds: a calm, in which now and then a burst of faults befalls only copies, their group and their
+readers, so that most of its time nothing explains a repeat; a storm of whatever may fail; a rest in which that heals.
+The last storm is at the end of the run.
+"""
+
+import concurrent.futures
+import contextlib
+import heapq
+import itertools
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, ElectionType
+from confluent_kafka.admin import AclBinding, NewPartitions, ResourceType
+from harness.broker import PASSWORD, Broker, wait
+from harness.certificates import USER
+from harness.cluster import Cluster
+from harness.environment import user_environment
+from harness.proxy import Proxy
+
+from chaos.copies import Copy
+from chaos.feed import TOPIC, Feed
+from chaos.judge import PATIENCE, RECOVERY_SECONDS, SESSION_SECONDS, GroupStop, History, Trouble, Window
+
+CALM_SECONDS, STORM_SECONDS, REST_SECONDS = 120, 20, 20
+BURST_SECONDS, EVERY_SECONDS = 3, 30  # in a calm, so long and so often
+YOUNG = 5.0 * PATIENCE  # seconds until a run's handlers of signals are there for sure
+HEAL_SECONDS = 120  # for the group to print all once everything works again
+DEAD_SECONDS = 25  # socket.timeout.ms is 30 s, of which five are of the recovery
+REFRESH_SECONDS = 5  # topic.metadata.refresh.interval.ms, until an added partition is seen
+QUOTA_BYTES = 50_000  # a second, of each node: a fraction of what the feed sends
+SLEEP_SECONDS = 12  # max.poll.interval.ms: after that the group goes on without a copy
+
+
+class Kind(NamedTuple):
+    """A kind of fault."""
+
+    scope: str  # what it befalls
+    storm: int  # how often it is drawn in a storm
+    calm: int  # and in a calm
+    least: float  # seconds
+    most: float
+    sent: signal.Signals | None = None  # to the copy, or to the node
+
+
+REBALANCES = "rebalances of copies that pause"
+SLEEPER = "reader that sleeps while a copy joins"
+RIGHT = "right to the topic taken away"
+QUOTA = "small quota"
+KINDS = {
+    "kill -9": Kind("copy", 5, 6, 0, 3, signal.SIGKILL),
+    "power cut": Kind("file", 5, 8, 0, 3, signal.SIGKILL),
+    "SIGTERM": Kind("copy", 3, 3, 0, 3, signal.SIGTERM),
+    "SIGINT": Kind("copy", 3, 3, 0, 3, signal.SIGINT),
+    "SIGHUP": Kind("copy", 2, 2, 0, 3, signal.SIGHUP),
+    "absence": Kind("copy", 2, 2, 8, 15, signal.SIGTERM),
+    "short freeze": Kind("copy", 2, 2, 1, 2, signal.SIGSTOP),
+    "long freeze": Kind("copy", 2, 0, 8, 12, signal.SIGSTOP),
+    "SIGTERM to all copies": Kind("copies", 0, 0, 0, 2, signal.SIGTERM),
+    "SIGINT to all copies": Kind("copies", 0, 0, 0, 2, signal.SIGINT),
+    "SIGHUP to all copies": Kind("copies", 0, 0, 0, 2, signal.SIGHUP),
+    REBALANCES: Kind("copies", 0, 0, 5, 8),
+    "one more copy": Kind("group", 2, 2, 8, 15),
+    "reader that stands still": Kind("reader", 4, 2, 1, 9),
+    "reader that stands still, and kill -9": Kind("reader", 8, 6, 5, 9, signal.SIGKILL),
+    "reader that is slow": Kind("reader", 4, 2, 4, 12),
+    "reader that is slow, and SIGTERM": Kind("reader", 8, 4, 5, 9, signal.SIGTERM),
+    "reader that goes": Kind("reader", 2, 2, 0, 2),
+    SLEEPER: Kind("reader", 2, 2, SLEEP_SECONDS + 2, SLEEP_SECONDS + 4),
+    "kill -9 of a node": Kind("node", 3, 0, 3, 10, signal.SIGKILL),
+    "stop of a node": Kind("node", 3, 0, 3, 10, signal.SIGTERM),
+    "freeze of a node": Kind("node", 2, 0, 2, 8, signal.SIGSTOP),
+    "kill -9 of all nodes": Kind("nodes", 1, 0, 3, 8, signal.SIGKILL),
+    "cut connections": Kind("node", 3, 0, 0, 0),
+    "dead connections": Kind("node", 2, 0, 0, 0),
+    "slow link": Kind("node", 3, 0, 4, 10),
+    "leaders moved back": Kind("topic", 2, 0, 0, 0),
+    "partition added": Kind("topic", 1, 1, 0, 0),
+    "wrong password": Kind("user", 1, 0, 4, 10),
+    RIGHT: Kind("user", 2, 0, 2, 6),
+    QUOTA: Kind("user", 1, 0, 6, 10),
+}
+GROUP_STOPS = [name for name, kind in KINDS.items() if kind.scope == "copies" and kind.sent]
+NETWORK = ("node", "nodes", "user")  # scopes of faults under which a commit or a start may fail
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at a time in seconds since the start, to a copy or a node by number, and for how long."""
+
+    at: float
+    kind: str
+    target: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return a line of the schedule."""
+        scope = {"reader": "copy", "file": "copy"}.get(KINDS[self.kind].scope, KINDS[self.kind].scope)
+        whose = f" ({scope} {self.target})" if scope in ("copy", "node") else ""
+        return f"{self.at:7.1f} s  {self.kind}{whose}, {self.seconds:.1f} s"
+
+
+def pipes_of(seed: int, copies: int) -> list[int]:
+    """Return which copies write to a pipe: all but one."""
+    return [copy for copy in range(copies) if copy != seed % copies] or [0]
+
+
+class Moment(NamedTuple):
+    """A time of the schedule."""
+
+    storm: bool
+    burst: int | None  # which one of its calm, counted from 0; None between two
+    left: float  # seconds until the storm ends
+
+
+def moment_of(at: float, seconds: float) -> Moment:
+    """Return what a time of a run is for."""
+    storm = min(STORM_SECONDS, seconds / 6)
+    calm = min(CALM_SECONDS, seconds - storm)
+    left = (seconds - at) % (CALM_SECONDS + STORM_SECONDS + REST_SECONDS)  # until the end of the next storm
+    since = storm + calm - left  # the begin of the calm
+    number, into = divmod(since - 1, EVERY_SECONDS)
+    in_burst = left > storm and number >= 0 and into < BURST_SECONDS and left - storm > 2 * BURST_SECONDS
+    return Moment(left <= storm, int(number) if in_burst else None, left)
+
+
+def slots_of(name: str, target: int, copies: int) -> list[tuple[str, int]]:
+    """Return what a fault keeps busy; no other may befall that meanwhile."""
+    scope, sent = KINDS[name].scope, KINDS[name].sent
+    if scope == "copies":
+        return [(each, copy) for each in ("copy", "reader") for copy in range(copies + 1)]
+    if name == "one more copy":
+        return [("copy", copies)]
+    if name == SLEEPER:
+        return [("reader", target), ("copy", target), ("copy", copies)]
+    if scope == "file":
+        return [("copy", target)]
+    return [(scope, target), *([("copy", target)] if scope == "reader" and sent else [])]
+
+
+def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
+    """Draw the faults, never two at a time of a scope for the same target.
+
+    A calm begins with a stop of all copies, and goes on with REBALANCES.
+    """
+    dice, pipes = random.Random(seed), pipes_of(seed, copies)
+    files = [copy for copy in range(copies) if copy not in pipes]
+    faults: list[Fault] = []
+    busy: dict[tuple[str, int], float] = {}
+    set_piece = None  # the burst that has had its one fault
+    at = 1.0
+    while (at := at + dice.uniform(0.1, 1)) < seconds - 3:
+        moment = moment_of(at, seconds)
+        (name,) = dice.choices([*KINDS], [kind.storm if moment.storm else kind.calm for kind in KINDS.values()])
+        if moment.burst in (0, 1):
+            name = dice.choice(GROUP_STOPS) if moment.burst == 0 else REBALANCES
+        kind = KINDS[name]
+        targets = {"copy": range(copies), "file": files, "node": range(3), "reader": pipes}.get(kind.scope, [0])
+        if not targets or not (moment.storm or moment.burst is not None):
+            continue
+        target, lasts = dice.choice(targets), dice.uniform(kind.least, kind.most)
+        if moment.storm:
+            lasts = min(lasts, max(moment.left, kind.least))
+        alone = moment.burst in (0, 1)
+        slots = slots_of(name, target, copies)
+        if (alone and set_piece == moment.burst) or any(busy.get(slot, 0) > at for slot in slots):
+            continue
+        set_piece = moment.burst
+        for slot in slots:
+            busy[slot] = at + lasts + 3
+        faults.append(Fault(at, name, target, lasts))
+    return faults
+
+
+class Injector:
+    """Carries the faults out, tells the history what may come of them, and counts those that took effect."""
+
+    def __init__(
+        self, cluster: Cluster, proxies: list[Proxy], copies: list[Copy], feed: Feed, history: History, pause: Path
+    ) -> None:
+        """Take what it may break; the last copy comes and goes, and `pause` is the file for which the copies pause."""
+        self.cluster, self.proxies, self.copies, self.feed, self.history = cluster, proxies, copies, feed, history
+        self.pause = pause
+        self.group = self.protocol = ""  # of the members that join and leave
+        self.effects: Counter[str] = Counter()
+        self.pending: list[tuple[float, int, Callable[[], None]]] = []  # what a fault does at its end
+        self.admin = concurrent.futures.ThreadPoolExecutor(1)  # one after the other, each until it is done
+        self._order = itertools.count()
+
+    def later(self, moment: float, action: Callable[[], None]) -> None:
+        """Do something at a time."""
+        heapq.heappush(self.pending, (moment, next(self._order), action))
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        while self.pending and self.pending[0][0] <= now:
+            heapq.heappop(self.pending)[2]()
+
+    def administer(self, what: str, action: Callable[[], object], counts: bool = False) -> None:
+        """Ask the cluster for something until it does it; it is a failure where it never does."""
+
+        def insist() -> None:
+            deadline, reason = time.monotonic() + HEAL_SECONDS, ""
+            while time.monotonic() < deadline:
+                try:
+                    action()
+                except Exception as error:  # whatever the client raises while nodes are away
+                    reason = repr(error)
+                    time.sleep(0.5)
+                else:
+                    self.effects[what] += counts
+                    return
+            self.history.failures.append(f"not within {HEAL_SECONDS} s: {what}: {reason}")
+
+        self.admin.submit(insist)
+
+    def rebalance(self, begin: float, end: float) -> None:
+        """Note that partitions may change hands."""
+        self.history.rebalances.append(Window(begin, end))
+
+    # - each fault
+
+    def begin(self, fault: Fault) -> None:
+        """Let a fault begin, and see to its end."""
+        now, kind = time.monotonic(), KINDS[fault.kind]
+        end = now + fault.seconds
+        if kind.scope in NETWORK:
+            lasts = DEAD_SECONDS if fault.kind == "dead connections" else fault.seconds
+            self.history.troubles.append(Trouble(fault.kind, now, now + lasts, after=RECOVERY_SECONDS))
+        if kind.sent == signal.SIGSTOP and kind.scope == "copy":
+            self.freeze(self.copies[fault.target], fault, end)
+        elif kind.scope in ("copy", "file"):
+            assert kind.sent is not None
+            self.stop(self.copies[fault.target], kind.sent, end, fault.kind)
+        elif kind.scope == "reader":
+            self.to_reader(self.copies[fault.target], fault.kind, end)
+        elif kind.scope in ("node", "nodes"):
+            hit = [
+                self.to_node(each, fault.kind, end) for each in (range(3) if kind.scope == "nodes" else [fault.target])
+            ]
+            self.effects[fault.kind] += any(hit)
+        elif fault.kind == "one more copy":
+            self.add_copy(fault.kind, end)
+        elif kind.scope == "copies" and kind.sent:
+            self.stop_group(kind.sent, end, fault.kind)
+        elif fault.kind == REBALANCES:
+            threading.Thread(target=self.unsettle, args=[end], daemon=True).start()
+        else:
+            self.to_cluster(fault.kind, end)
+
+    def to_cluster(self, kind: str, end: float) -> None:
+        """Have the cluster itself changed."""
+        if kind == "leaders moved back":
+            self.administer(kind, self.move_leaders, counts=True)
+        elif kind == "partition added":
+            self.administer(kind, self.add_partition, counts=True)
+        elif kind == "wrong password":
+            self.administer(kind, lambda: self.cluster.set_password("wrong"), counts=True)
+            self.later(end, self.give_back)
+        elif kind == QUOTA:
+            self.administer(kind, lambda: self.set_quota(f"--add-config=consumer_byte_rate={QUOTA_BYTES}"), counts=True)
+            self.later(end, lambda: self.give_back(self.remove_quota))
+        else:
+            assert kind == RIGHT
+            self.administer(kind, lambda: self.cluster.withdraw(self.right), counts=True)
+            self.later(end, self.give_back)
+
+    @property
+    def right(self) -> AclBinding:
+        """What the copies need to read the topic."""
+        return self.cluster.acl(ResourceType.TOPIC, "tron.")
+
+    def set_quota(self, change: str) -> None:
+        """Change the user's quota by Kafka's own command: the client has no call for that."""
+        node = next(node for node in self.cluster.nodes if node.process is not None and node.process.poll() is None)
+        address = f"--bootstrap-server={self.feed.address}"
+        user = ["--alter", change, "--entity-type=users", f"--entity-name={USER}"]
+        command = node._java("kafka.admin.ConfigCommand", address, *user)
+        subprocess.run(command, check=True, capture_output=True, timeout=60, env=user_environment())
+
+    def remove_quota(self) -> None:
+        """Let the user read as fast as it can."""
+        self.set_quota("--delete-config=consumer_byte_rate")
+
+    def give_back(self, first: Callable[[], None] = lambda: None) -> None:
+        """Do something first, and give the user its password and its right."""
+        trouble = Trouble("a right that is being given back", time.monotonic(), float("inf"), after=RECOVERY_SECONDS)
+        self.history.troubles.append(trouble)
+
+        def give() -> None:
+            first()
+            self.cluster.set_password(PASSWORD)
+            wait(self.cluster.admin.create_acls([self.right]))
+            trouble.end = time.monotonic()
+
+        self.administer("password and right given back", give)
+
+    def stop(self, copy: Copy, how: signal.Signals, again: float, kind: str = "") -> None:
+        """Send a copy a signal, once it is there for sure, and have it started again at a time."""
+        run, now = copy.run, time.monotonic()
+        if run is None or run.record.asked is not None:
+            copy.again = max(copy.again, again)
+        elif now - run.record.began < YOUNG:
+            self.later(run.record.began + YOUNG, lambda: self.stop(copy, how, again, kind))
+        elif run.process.poll() is None:
+            copy.again = again
+            run.record.how = "power cut" if kind == "power cut" else "kill -9" if how == signal.SIGKILL else how.name
+            run.record.stopped = now
+            run.process.send_signal(how)
+            self.effects[kind] += 1
+
+    def stop_group(self, how: signal.Signals, again: float, kind: str = "", must: bool = False) -> None:
+        """Send all copies a signal, where all are there for sure."""
+        now, runs = time.monotonic(), [copy.run for copy in self.copies if copy.run is not None]
+        if not all(now - run.record.began > YOUNG and run.record.asked is None for run in runs):
+            if must:
+                self.history.failures.append("not all copies were there to be stopped")
+            return
+        for copy in self.copies:
+            self.stop(copy, how, again)
+        self.history.group_stops.append(GroupStop(now, [run.record for run in runs], must))
+        self.effects[kind] += 1
+
+    def add_copy(self, kind: str, end: float) -> None:
+        """Let one more copy join until a time."""
+        copy = self.copies[-1]
+        if not copy.wanted:
+            copy.wanted = True
+            self.effects[kind] += 1
+            self.later(end, lambda: self.take_away(copy))
+
+    def take_away(self, copy: Copy) -> None:
+        """Stop a copy for good."""
+        copy.wanted = False
+        self.stop(copy, signal.SIGTERM, 0)
+
+    def freeze(self, copy: Copy, fault: Fault, end: float) -> None:
+        """Let a copy stand still; where that is for long, the group goes on without it."""
+        run, now = copy.run, time.monotonic()
+        if run is None or run.record.asked is not None:
+            return
+        run.process.send_signal(signal.SIGSTOP)
+        self.later(end, lambda: run.process.send_signal(signal.SIGCONT))
+        self.history.hindrances.append(Window(now, end))
+        self.effects[fault.kind] += 1
+        if fault.kind == "long freeze":
+            self.history.troubles.append(Trouble(fault.kind, now, end, run.record, after=SESSION_SECONDS))
+            self.rebalance(now, end)
+
+    def unsettle(self, end: float) -> None:
+        """Join the group and leave it, again and again, while the copies pause with a message in hand; read nothing."""
+        keys = {"bootstrap.servers": self.feed.address, "group.id": self.group, "group.protocol": self.protocol}
+        self.pause.touch()
+        joined = False
+        while time.monotonic() < end:
+            begin = time.monotonic()
+            member = Consumer({**keys, "enable.auto.commit": False, "log_level": 0})
+            member.subscribe([TOPIC])
+            member.poll(1)
+            joined = joined or bool(member.memberid())
+            member.close()
+            self.rebalance(begin, time.monotonic())
+        self.pause.unlink()
+        self.effects[REBALANCES] += joined
+
+    def to_reader(self, copy: Copy, kind: str, end: float) -> None:
+        """Let the reader of a pipe stand still, be slow, or go."""
+        reader, run, now = copy.reader, copy.run, time.monotonic()
+        assert reader is not None
+        there = run is not None and run.record.asked is None
+        if kind == "reader that goes":
+            copy.again = end
+            if run is not None and there and not reader.still:
+                reader.leave(run)
+                self.effects[kind] += 1
+            return
+        name, how = "slow" if kind.startswith("reader that is slow") else "still", KINDS[kind].sent
+        setattr(reader, name, True)
+        reader.hindered_until = end
+        self.history.hindrances.append(Window(now, end))
+        self.later(end, lambda: setattr(reader, name, False))
+        if how:  # once its pipe is full, and what is stored has been committed
+            self.later(end - 1, lambda: self.stop(copy, how, end, kind))
+        elif there:
+            self.effects[kind] += 1
+        if kind == SLEEPER:
+            self.rebalance(now + SLEEP_SECONDS, end)
+            self.later(now + 4, lambda: self.add_copy("one more copy", end))
+
+    def to_node(self, number: int, kind: str, end: float) -> bool:
+        """Stop, kill or freeze a node, or break its connections; tell whether it was there."""
+        node, proxy, how = self.cluster.nodes[number], self.proxies[number], KINDS[kind].sent
+        there = node.process is not None and node.process.poll() is None
+        if kind == "cut connections":
+            proxy.cut()
+        elif kind == "dead connections":
+            proxy.let_die()
+        elif kind == "slow link":
+            proxy.seconds = 1
+            self.later(end, lambda: setattr(proxy, "seconds", 0))
+        elif how and there:
+            assert node.process is not None
+            node.process.send_signal(how)
+            self.later(end, lambda: self.revive(node, how == signal.SIGSTOP))
+        return there
+
+    def revive(self, node: Broker, frozen: bool) -> None:
+        """Let a frozen node go on, or start one that is down, or nearly so."""
+        assert node.process is not None
+        if frozen:
+            node.process.send_signal(signal.SIGCONT)
+        if not frozen or node.process.poll() is not None:
+            node.stop(signal.SIGKILL)
+            node.launch()
+            threading.Thread(target=self.await_node, args=[node], daemon=True).start()
+
+    def await_node(self, node: Broker) -> None:
+        """Count a node's start, which takes long on a busy machine, as trouble until it answers or is killed again."""
+        process, client, now = node.process, node.new_client(), time.monotonic()
+        self.history.troubles.append(start := Trouble("start of a node", now, float("inf"), after=RECOVERY_SECONDS))
+        while node.process is process and not node.answers(client):
+            pass
+        start.end = time.monotonic()
+
+    def move_leaders(self) -> None:
+        """Give each partition back to the node that is to lead it, those of the offsets' topic included."""
+        begin = time.monotonic()
+        self.cluster.admin.elect_leaders(ElectionType.PREFERRED).result(20)
+        self.history.troubles.append(Trouble("leaders moved back", begin, time.monotonic(), after=RECOVERY_SECONDS))
+
+    def add_partition(self) -> None:
+        """Add a partition, and send to it once it is there."""
+        begin, count = time.monotonic(), self.feed.partitions + 1
+        with contextlib.suppress(Exception):  # an earlier attempt may have succeeded: what counts comes next
+            wait(self.cluster.admin.create_partitions([NewPartitions(TOPIC, count)]))
+        if len(self.cluster.admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions) < count:
+            raise RuntimeError("it is not there yet")
+        self.feed.partitions = count
+        self.rebalance(begin, time.monotonic() + REFRESH_SECONDS)
+
+    def end(self) -> None:
+        """Let nothing stand still, and leave nothing that is still to be done."""
+        self.admin.shutdown(wait=False, cancel_futures=True)
+        for node in self.cluster.nodes:
+            if node.process is not None:
+                node.process.send_signal(signal.SIGCONT)
