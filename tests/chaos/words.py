@@ -1,12 +1,12 @@
 """The words of standard error that decide something: the one place where the script's sentences are known.
 
-Each pattern knows the sentence of today and the one that is to come. A verdict rests on these names, never on a text.
+A verdict rests on these names, never on a text.
 """
 
 import re
 
 GREETING = re.compile(r": \d+ partitions?, group ")  # its start has succeeded
-ASSIGNED = re.compile(r": (this copy has|assigned) \d+ partitions?")  # the group has divided the partitions
+ASSIGNED = re.compile(r": assigned \d+ partitions?")  # the group has divided the partitions
 NOT_COMMITTED = re.compile(r"offsets were not committed")
 BLOCKED = re.compile(r"standard output is blocked")
 PRINTED_AGAIN = re.compile(r"printed again")
