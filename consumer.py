@@ -429,6 +429,9 @@ class Errors:
         self.reason = self.reason or text
         if code in ENDS_RUN:
             self.failure = self.failure or Failure(text)
+        elif code == "UNKNOWN_TOPIC_OR_PART" and "logical offset" in error.str():
+            # A node that is behind says so; librdkafka asks again each half second.
+            self.warn("topic", f"{error.str()}; trying again until it works")
         elif code == "UNKNOWN_TOPIC_OR_PART":
             self.denied = True
         elif code in CONNECTION_ERRORS and self.answered:
@@ -714,6 +717,7 @@ class GroupConsumer:
         self.unanswered_since = (
             0.0  # set by `look`: the first of those without an answer; 0 for none
         )
+        self.renewed = float("-inf")  # set by `renew`: when
         self.client = self.new_client()  # set by `renew`, too
 
     def new_client(self) -> Consumer:
@@ -1005,23 +1009,25 @@ class GroupConsumer:
         return True
 
     def confirm_topic(self) -> None:
-        """Ask for LEADER_SECONDS whether the topic is there: one node may be behind.
+        """Ask for LEADER_SECONDS whether the topic is there, and begin anew where it is.
 
         Raises Failure where it is not.
         """
-        began = time.monotonic()
+        began, self.errors.denied = time.monotonic(), False
         while not self.watch.stop:
             try:
                 self.metadata(ANSWER_SECONDS)
-                break
+                if time.monotonic() - self.renewed > LOOK_SECONDS:
+                    self.renew("topic", "a node did not know the topic, or it was made anew")
+                return
             except KafkaException as failed:
                 error = failed.args[0]
-            if error.name() != "UNKNOWN_TOPIC_OR_PART":
-                break
-            if time.monotonic() - began > LEADER_SECONDS:
+            if (
+                error.name() == "UNKNOWN_TOPIC_OR_PART"
+                and time.monotonic() - began > LEADER_SECONDS
+            ):
                 raise Failure(self.errors.sentence(error))
             time.sleep(POLL_SECONDS)
-        self.errors.denied = False
 
     def look(self) -> None:
         """Start a new client where a partition stands still, or nothing answers for long."""
@@ -1046,10 +1052,10 @@ class GroupConsumer:
         if standing:
             names = ", ".join(map(str, standing))
             waiting = counted(sum(standing.values()), "message")
-            subject = (
-                f"partition {names} stands" if len(standing) == 1 else f"partitions {names} stand"
-            )
-            self.renew("standing", f"{subject} still with {waiting} to read")
+            text = f"partition {names} stands still with {waiting} to read"
+            if len(standing) > 1:
+                text = f"partitions {names} stand still with {waiting} to read"
+            self.renew("standing", text)
 
     def standing(self, assigned: list[TopicPartition]) -> dict[int, int]:
         """Return the partitions that have not moved since the last look, with what waits in each.
@@ -1078,8 +1084,6 @@ class GroupConsumer:
                 first = end if skips_to_end(self.config) else begins[partition]
                 places[partition] = known.get(partition, first)
             place = max(places[partition], begins[partition])  # what is before that was deleted
-            if place > end:
-                place = begins[partition]  # the topic was made anew
             if partition in known and place < end:
                 standing[partition] = end - place
         caught_up, self.caught_up = self.caught_up, False
@@ -1091,7 +1095,7 @@ class GroupConsumer:
         wait = "the group first waits session.timeout.ms for the old one"
         self.errors.warn(kind, f"{text}: starting a new client ({wait}; {again})")
         self.unstored.clear()
-        self.places, self.assigned = {}, None
+        self.places, self.assigned, self.renewed = {}, None, time.monotonic()
         # It goes with its last reference, and does not leave the group: close() might hang.
         self.client = self.new_client()
         if self.subscribed:

@@ -50,7 +50,7 @@ def test_a_topic_that_is_deleted_ends_the_run_and_one_that_is_made_anew_is_read(
         for fate in ("deleted", "made-anew"):
             topic = broker.create_topic(f"tron.{fate}-{number}")
             broker.produce(topic, [b"x"])
-            runs[topic] = start(settings(broker, protocol), topic, constants={"LOOK_SECONDS": 5})
+            runs[topic] = start(settings(broker, protocol), topic, constants={"LEADER_SECONDS": 5, "QUIET_SECONDS": 1})
             runs[topic].wait_for_lines(1)
     time.sleep(32)
     for topic in runs:
