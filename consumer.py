@@ -93,6 +93,7 @@ LOOK_SECONDS = 60  # between two looks at whether a partition stands still
 OUTAGE_SECONDS = 300  # without any answer until a new client is made
 SYNC_SECONDS = 1  # between two syncs of a file
 STOP_SECONDS = 5  # without progress while stopping; `docker stop` gives ten
+TWICE_SECONDS = 0.04  # in which a signal counts once: timeout(1) sends each twice
 QUIET_SECONDS = 60  # between two warnings of a kind; librdkafka repeats an error every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
 CLOCK_SECONDS = 10  # how far the clock may be set back: librdkafka waits by it, and stops so long
@@ -549,7 +550,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.stop = False  # set by a signal, by the clock, and at the worker's end
-        self.signalled = False  # set by the first signal: the second one ends the process
+        self.signalled = float("inf")  # set by the first signal: when; the second ends the process
         self.doing = "client"  # set by the worker: a key of HANGS
         self.unwritten = 0  # set by the worker: bytes of the current write not yet accepted
         self.at_risk = False  # set by the worker: printed since the last good commit
@@ -563,11 +564,13 @@ class Watch:
 
     def on_signal(self, number: int, _: object) -> None:
         """Stop in order; at the second signal at once, wherever the worker hangs."""
-        if self.signalled:
+        now = time.monotonic()
+        if now - self.signalled > TWICE_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
             os._exit(128 + number)  # process 1 of a container: there the kernel ignores the default
-        self.signalled = self.stop = True
+        self.signalled = min(now, self.signalled)
+        self.stop = True
 
     def wait(self, worker: threading.Thread) -> int:
         """Wait for the worker's end, while it stops for STOP_SECONDS without progress at most."""

@@ -269,7 +269,7 @@ def test_ends_that_nobody_tells_are_an_outage(mock: MockCluster, start: Start) -
 
 
 def test_leaders_and_a_coordinator_that_move_are_followed(mock: MockCluster, start: Start) -> None:
-    run = start(keys_for(mock), TOPIC, constants=CONSTANTS)
+    run = start(keys_for(mock), TOPIC, constants={**CONSTANTS, "LOOK_SECONDS": 20.0})
     wait_for_offsets(run, EACH)
     for node in mock.nodes:
         mock.set_coordinator("answers", node)
@@ -284,7 +284,7 @@ def test_leaders_and_a_coordinator_that_move_are_followed(mock: MockCluster, sta
 def test_answers_that_are_late_are_waited_for(mock: MockCluster, start: Start) -> None:
     """Longer than the script waits for the first try of what it asks itself."""
     mock.set_delay(0.5, *mock.nodes)
-    run = start(keys_for(mock), TOPIC, constants=CONSTANTS)
+    run = start(keys_for(mock), TOPIC, constants={**CONSTANTS, "LOOK_SECONDS": 20.0})
     wait_for_offsets(run, EACH)
     assert run.stop() == 0
     assert not re.search(f"stands? still|lost connection|{NEVER}", run.stderr, re.M), run.stderr

@@ -28,7 +28,7 @@ def test_a_second_signal_ends_at_once_however_soon_it_comes(broker: Broker, topi
     time.sleep(1)  # it hangs in a write
     with seconds_at_most(2):
         run.process.send_signal(how)
-        time.sleep(0.05)
+        time.sleep(0.1)
         assert run.stop(how) == -how
 
 
@@ -51,7 +51,7 @@ def test_a_second_signal_ends_process_1_of_a_container(broker: Broker, topic: st
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
         with seconds_at_most(2):
             os.kill(int(children[0]), how)
-            time.sleep(0.05)
+            time.sleep(0.1)
             os.kill(int(children[0]), how)
             assert outer.wait(10) in (128 + how, -how)
 
