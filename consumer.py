@@ -926,8 +926,6 @@ class GroupConsumer:
         assert error is not None
         if error.name() == "_PARTITION_EOF":
             self.end_offsets.pop(message.partition() or 0, None)
-        elif error.name() == "GROUP_ID_NOT_FOUND" and "committed offsets" in error.str():
-            self.errors.warn("group", f"nothing was committed ({error.str()})")
         else:
             self.errors.error_cb(error)
 

@@ -3,6 +3,8 @@
 The nodes are librdkafka's mock cluster, which answers as it is told to; only the last test needs Kafka.
 """
 
+import argparse
+import contextlib
 import dataclasses
 import os
 import re
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from harness.broker import Broker
 from harness.environment import missing
 from harness.mock_cluster import (
@@ -42,6 +44,9 @@ from harness.mock_cluster import (
 )
 from harness.process import Run, Start, offsets
 from harness.settings import Keys, settings
+
+import consumer
+from consumer import GroupConsumer
 
 TOPIC = "tron.answers"
 PARTITIONS = range(3)
@@ -335,6 +340,54 @@ def test_a_bad_answer_after_a_long_time_without_partitions_is_no_outage(mock: Mo
     second.wait_for_lines(1)
     assert second.stop() == 0
     assert "starting a new client" not in second.stderr
+
+
+# ---- what one node says, while others answer ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def member(mock: MockCluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> GroupConsumer:
+    """A consumer in this process that has all partitions and has read them."""
+    for name in ("DOWN_SECONDS", "REFUSED_SECONDS"):
+        monkeypatch.setattr(consumer, name, 0.1)
+    monkeypatch.setattr("sys.stdout", open(os.devnull, "w"))
+    arguments = argparse.Namespace(topic=TOPIC, config="my.ini", quiet=True, exit_at_end=False)
+    config = {**consumer.DEFAULTS, **keys_for(mock)}
+    member = GroupConsumer(config, arguments, consumer.Output(consumer.Watch()))
+    member.start(None)
+    count = 0
+    deadline = time.monotonic() + 30
+    while count < EACH * len(PARTITIONS):
+        assert time.monotonic() < deadline
+        count += len(member.poll(100))
+    return member
+
+
+def test_an_address_that_does_not_answer_is_not_said_while_the_leaders_do(
+    mock: MockCluster, member: GroupConsumer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As of `localhost`, which is two."""
+    gone = KafkaError(KafkaError._TRANSPORT, "localhost:9092: Connect to ipv6#[::1]:9092 failed: Connection refused")
+    for down in (mock.nodes[:0], mock.nodes):
+        mock.set_down(*down)
+        member.errors.error_cb(gone)
+        time.sleep(0.2)
+        member.check()
+        said = capfd.readouterr().err
+        assert ("warning: lost connection" in said) == bool(down), said
+
+
+def test_a_login_that_one_node_refuses_is_final_only_where_no_other_answers(
+    mock: MockCluster, member: GroupConsumer
+) -> None:
+    for down in (mock.nodes[:0], mock.nodes):
+        mock.set_down(*down)
+        for _ in range(2):
+            member.errors.error_cb(KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: no"))
+            time.sleep(0.2)
+        assert member.errors.refused_for_good()
+        with pytest.raises(consumer.Failure, match="login failed") if down else contextlib.nullcontext():
+            member.check()
 
 
 def test_memory_does_not_grow_behind_a_reader_that_sleeps(mock: MockCluster, start: Start) -> None:
