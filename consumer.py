@@ -706,20 +706,16 @@ class GroupConsumer:
         self.end_offsets: dict[int, int] = {}  # set by `start`; a partition at its end is taken out
         self.offsets_to_commit: list[TopicPartition] = []  # set by `start` for on_assign
         self.greeting = ""  # set by `start` where it is true only after the assignment
-        self.subscribed = False  # set by `start`: before that a message would be lost
         self.assigned: set[int] | None = None  # set by a rebalance; None while it goes on
         self.unassigned_since = 0.0  # set by subscribe and by a revoke
         self.unstored: dict[int, Message] = {}  # set by print_messages: the last of each partition
-        self.sync_error: OSError | None = (
-            None  # set by on_revoke; raised there, it would not unassign
-        )
+        # set by on_revoke: raised there, it would hinder the unassign
+        self.sync_error: OSError | None = None
         self.places: dict[int, int] = {}  # set by `look`: where each partition stood
         self.ends: dict[int, int] = {}  # set by `look`: the end offset of each
         self.caught_up = False  # set by `poll`: the local queue was empty since the last look
         self.looked = 0.0  # set by `look`, by subscribe, and by on_assign to look at once
-        self.unanswered_since = (
-            0.0  # set by `look`: the first of those without an answer; 0 for none
-        )
+        self.unanswered_since = 0.0  # set by `look`: when the first had no answer; 0 for none
         self.renewed = float("-inf")  # set by `renew`: when
         self.client = self.new_client()  # set by `renew`, too
 
@@ -749,9 +745,7 @@ class GroupConsumer:
         """
         (found,) = self.ask(lambda seconds: [self.metadata(seconds)], "UNKNOWN_TOPIC_OR_PART")
         partitions = [TopicPartition(self.topic, partition) for partition in found.partitions]
-        committed = self.ask(
-            lambda seconds: self.client.committed(partitions, timeout=seconds), "COORDINATOR"
-        )
+        committed = self.ask(lambda seconds: self.committed(partitions, seconds), "COORDINATOR")
         resumes = any(one.offset >= 0 for one in committed)
 
         def offsets_at(timestamp: int) -> list[TopicPartition]:
@@ -773,8 +767,7 @@ class GroupConsumer:
             self.offsets_to_commit, self.greeting = offsets, greeting
         else:
             self.errors.note(f"{self.topic}: {greeting}")
-        self.subscribed = True
-        self.subscribe()
+        self.subscribe()  # only now: until here a message that comes would be lost
 
     def subscribe(self) -> None:
         """Join the group."""
@@ -810,6 +803,15 @@ class GroupConsumer:
         # would then commit nothing that was written under an earlier leader.
         return [TopicPartition(self.topic, one.partition, one.offset) for one in found]
 
+    def committed(self, partitions: list[TopicPartition], seconds: float) -> list[TopicPartition]:
+        """Return the group's offsets, negative where there are none. Raises KafkaException."""
+        try:
+            return self.client.committed(partitions, timeout=seconds)
+        except KafkaException as failed:
+            if failed.args[0].name() == "GROUP_ID_NOT_FOUND":
+                return partitions
+            raise
+
     def commit(self, offsets: list[TopicPartition]) -> list[TopicPartition]:
         """Commit at once. Raises KafkaException."""
         return self.client.commit(offsets=offsets, asynchronous=False) or []
@@ -828,16 +830,13 @@ class GroupConsumer:
                 # librdkafka drops an answer that comes after the timeout, so each try waits longer.
                 found = request(min(ANSWER_SECONDS, POLL_SECONDS + waited / 3))
                 self.errors.answered, self.errors.reason = True, ""
-                errors = (one.error for one in found if one.error is not None)
-                error = next((one for one in errors if one.name() != "GROUP_ID_NOT_FOUND"), None)
+                error = next((one.error for one in found if one.error is not None), None)
             except KafkaException as failed:
                 error = failed.args[0]
             if error is None:
                 return found
             if error.name() in ("UNKNOWN_MEMBER_ID", "FENCED_INSTANCE_ID"):
                 return []
-            if error.name() == "GROUP_ID_NOT_FOUND":  # nothing was committed
-                return [TopicPartition(self.topic, 0)]
             if error.name() in ENDS_RUN or error.name() == final:
                 raise Failure(self.errors.sentence(error))
             self.poll(1)  # calls error_cb
@@ -1066,7 +1065,7 @@ class GroupConsumer:
         """
         places = {one.partition: one.offset for one in self.client.position(assigned)}
         unread = [one for one in assigned if places[one.partition] < 0]
-        for one in self.client.committed(unread, timeout=ANSWER_SECONDS) if unread else []:
+        for one in self.committed(unread, ANSWER_SECONDS) if unread else []:
             places[one.partition] = max(one.offset, -1)
         known, self.places = self.places, places
         unmoved = [
@@ -1099,8 +1098,7 @@ class GroupConsumer:
         self.places, self.assigned, self.renewed = {}, None, time.monotonic()
         # It goes with its last reference, and does not leave the group: close() might hang.
         self.client = self.new_client()
-        if self.subscribed:
-            self.subscribe()
+        self.subscribe()
 
 
 # -- the loop
