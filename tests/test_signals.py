@@ -72,7 +72,9 @@ def test_ctrl_c_gives_no_traceback_from_the_first_line_on(tmp_path: Path, second
     for expected in (True, False):
         run.wait_for(lambda run, expected=expected: catches_sigint(run) is expected, 5)  # type: ignore[misc]
     time.sleep(seconds)
-    assert run.stop(signal.SIGINT) in (0, -signal.SIGINT)
+    if run.process.poll() is not None:  # so busy a machine that the moment was missed
+        pytest.skip("it had ended before it was looked at")
+    assert run.stop(signal.SIGINT) in (0, -signal.SIGINT), run.stderr
     assert "Traceback" not in run.stderr
 
 
