@@ -23,7 +23,7 @@ SESSION_SECONDS = 6 * PATIENCE  # session.timeout.ms: who is killed keeps its pa
 RECOVERY_SECONDS = 20 * PATIENCE  # a new leader and coordinator, and librdkafka's rest before it connects again
 JOINING_SECONDS = 40 * PATIENCE  # in which a group may wait for a member that is gone
 
-IN_HAND = 1000  # messages that a copy may have in hand when a partition is taken from it: the script's batch
+IN_HAND = 100  # messages that a copy may have in hand when a partition is taken from it: the script's batch
 
 KILLED = ("kill -9", "power cut")
 
