@@ -6,8 +6,9 @@
     python tests/benchmark.py --latency 0 --consumer old/consumer.py
 
 Every contender reads the same topic over SASL_SSL, in a consumer group of its own, into a pipe that is read as fast
-as it can be. Broker and reader share the machine with it: compare the ratios. What travels from machine to machine is
-the CPU time for a million messages. Needs Linux and tests/requirements.txt; kcat takes part where it is installed.
+as it can be, the script also into a file, with its syncs. Broker and reader share the machine with it: compare the
+ratios. What travels from machine to machine is the CPU time for a million messages. Needs Linux and
+tests/requirements.txt; kcat takes part where it is installed.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from harness.environment import SCRIPT, user_environment
 from harness.process import peak_memory
 from harness.settings import settings, write_config
 
-VENDOR, OURS, KCAT, TUNED = "vendor's loop", "consumer.py", "kcat", " tuned"
+VENDOR, OURS, KCAT, TUNED, FILE = "vendor's loop", "consumer.py", "kcat", " tuned", " into a file"
 DEFAULTS = runpy.run_path(str(SCRIPT))["DEFAULTS"]
 TUNING = {key: DEFAULTS[key] for key in ("fetch.queue.backoff.ms", "queued.max.messages.kbytes")}
 ENVIRONMENT = user_environment(KCAT_CONFIG=os.devnull)
@@ -89,33 +90,45 @@ KINDS = {  # by their options
 
 
 class Running:
-    """A contender's process as a context manager, which kills it in the end; its standard output is a pipe."""
+    """A contender's process as a context manager, which kills it in the end.
 
-    def __init__(self, command: list[str]) -> None:
+    Its standard output is a pipe, or `file`, which is read as it grows.
+    """
+
+    def __init__(self, command: list[str], file: Path | None = None) -> None:
         self.command = command
+        self.file = file
         self.block = bytearray(BLOCK_BYTES)
         self.log = tempfile.TemporaryFile()
         self.started = time.monotonic()
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, env=ENVIRONMENT)
-        assert self.process.stdout is not None
-        self.output = self.process.stdout.fileno()
+        self.output, ours = os.pipe() if file is None else (-1, os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+        self.process = subprocess.Popen(command, stdout=ours, stderr=self.log, env=ENVIRONMENT)
+        os.close(ours)
+        if file is not None:
+            self.output = os.open(file, os.O_RDONLY)
 
     def __enter__(self) -> "Running":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        os.close(self.output)
         self.log.close()
 
     def read(self, seconds: float = STALL_SECONDS) -> int:
-        """Read into `block` what comes through the pipe within so many seconds; return how many bytes, or 0."""
-        if not select.select([self.output], [], [], seconds)[0]:
-            return 0
-        # Into memory that is there: os.read() would ask the kernel for new pages each time, and be half as fast.
-        if size := os.readv(self.output, [self.block]):
-            return size
-        raise self.failure("ended too early")
+        """Read into `block` what comes within so many seconds; return how many bytes, or 0."""
+        deadline = time.monotonic() + seconds
+        while select.select([self.output], [], [], seconds)[0]:
+            # Into memory that is there: os.read() would ask the kernel for new pages each time, and be half as fast.
+            if size := os.readv(self.output, [self.block]):
+                return size
+            if self.file is None or self.process.poll() is not None:
+                raise self.failure("ended too early")
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.005)  # a file can always be read
+        return 0
 
     def failure(self, reason: str) -> RuntimeError:
         """Return the error to raise, with what the process has said on standard error."""
@@ -139,9 +152,9 @@ class Result:
     first: float  # seconds from the start to the first line
 
 
-def measure(command: list[str], count: int, value_bytes: float) -> Result:
-    """Run a command until it has printed `count` lines."""
-    with Running(command) as run:
+def measure(command: list[str], count: int, value_bytes: float, file: Path | None = None) -> Result:
+    """Run a command until it has printed `count` lines, into a pipe or a file."""
+    with Running(command, file) as run:
         lines = before = run.block.count(b"\n", 0, run.read())
         began, cpu = time.monotonic(), run.cpu()
         while lines < count:
@@ -224,8 +237,8 @@ class Bench:
         if contender.startswith(KCAT):
             return self.kcat(tuning, *unbuffered, "-J", "-G", keys["group.id"], topic)
         config = str(write_config(self.directory / f"{keys['group.id']}.ini", keys))
-        if contender in self.scripts:
-            return [sys.executable, str(self.scripts[contender]), "--config", config, "--topic", topic]
+        if script := self.scripts.get(contender.removesuffix(FILE)):
+            return [sys.executable, str(script), "--config", config, "--topic", topic]
         return [sys.executable, *unbuffered, vendor_loop.__file__, config, topic]
 
     def topic(self, kind: Kind, count: int) -> str:
@@ -239,10 +252,12 @@ class Bench:
     def compare(self, kind: Kind, count: int, rounds: int) -> dict[str, Result]:
         """Measure each once a round, every other round in reverse; return of each the run with the median speed."""
         topic = self.topic(kind, count)
-        results: dict[str, list[Result]] = {name: [] for name in self.contenders}
+        names = [*self.contenders, *(name + FILE for name in self.scripts)]
+        results: dict[str, list[Result]] = {name: [] for name in names}
         for number in range(rounds):
-            for name in self.contenders[:: -1 if number % 2 else 1]:
-                results[name].append(measure(self.command(name, topic), count, kind.size))
+            for name in names[:: -1 if number % 2 else 1]:
+                file = self.directory / "lines.jsonl" if name.endswith(FILE) else None
+                results[name].append(measure(self.command(name, topic), count, kind.size, file))
                 say(f"{kind.name}, round {number + 1} of {rounds}, {name}: {results[name][-1].rate:,.0f} messages/s")
         return {name: sorted(every, key=lambda one: one.rate)[(rounds - 1) // 2] for name, every in results.items()}
 
