@@ -645,6 +645,8 @@ class Output:
         """Write all of `lines`, to a file all or none; return how many bytes. Raises OSError."""
         if self.terminal:
             lines = TERMINAL_CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), lines)
+        if not lines:
+            return 0
         rest = memoryview(lines)
         self.watch.doing = "write"
         self.unsynced = self.syncs
@@ -711,6 +713,8 @@ class GroupConsumer:
         self.greeting = ""  # set by `start` where it is true only after the assignment
         self.assigned: set[int] | None = None  # set by a rebalance; None while it goes on
         self.unassigned_since = 0.0  # set by subscribe and by a revoke
+        self.lost = False  # set by on_lost until the next assignment
+        self.received = 0.0  # set by `poll`: when the last message came
         self.unstored: dict[int, Message] = {}  # set by print_messages: the last of each partition
         # set by on_revoke: raised there, it would hinder the unassign
         self.sync_error: OSError | None = None
@@ -854,7 +858,8 @@ class GroupConsumer:
         """Take an assignment; the binding then applies it, and librdkafka asks where to begin."""
         new = {one.partition for one in partitions}
         self.assigned = new | (self.assigned or set())
-        self.places, self.looked = {}, float("-inf")
+        self.lost = False
+        self.places, self.ends, self.looked = {}, {}, float("-inf")
         self.errors.uncommitted = ""
         self.errors.broker_answered()
         if self.offsets_to_commit and partitions:
@@ -887,6 +892,7 @@ class GroupConsumer:
         """Forget partitions that are another member's: it prints them from the last commit."""
         for one in partitions:
             self.unstored.pop(one.partition, None)
+        self.lost = True
         self.forget(partitions)
 
     def forget(self, partitions: list[TopicPartition]) -> None:
@@ -913,6 +919,8 @@ class GroupConsumer:
             raise self.sync_error
         # What has come by now: waiting until a batch is full would be latency.
         batch = [] if first is None else [first, *self.client.consume(count - 1, 0)]
+        if batch:
+            self.received = time.monotonic()
         if len(batch) < count:
             self.caught_up = True
         failed = [message for message in batch if message.error() is not None]
@@ -947,13 +955,18 @@ class GroupConsumer:
         self.unstored.clear()
 
     def at_end(self) -> bool:
-        """Tell whether --exit-at-end ends the run: all assigned partitions have reached the ends
-        of when it started. In a rebalance none are assigned, and it goes on.
+        """Tell whether --exit-at-end ends the run.
+
+        It does once all assigned partitions have reached the ends of when it started; not in a
+        rebalance, in which none are assigned.
         """
         if not self.exit_at_end:
             return False
-        if self.assigned is None:  # a spare member of KIP-848 is never told
-            return time.monotonic() - self.unassigned_since > SPARE_SECONDS
+        if self.assigned is None:
+            # A spare member of KIP-848 is never told. An outage looks the same, but for `lost`.
+            silent = self.config.get("group.protocol") == "consumer" and not self.lost
+            waited = time.monotonic() - self.unassigned_since
+            return silent and waited > SPARE_SECONDS and self.answers()
         unfinished = [
             TopicPartition(self.topic, partition)
             for partition in self.assigned
@@ -1044,11 +1057,14 @@ class GroupConsumer:
                 self.metadata(ANSWER_SECONDS)
         except KafkaException as failed:
             self.unanswered_since = self.unanswered_since or self.looked
-            silent = self.looked - self.unanswered_since
+            unanswered = self.looked - self.unanswered_since
+            # Where other partitions give messages, a new client would only stop them for a while.
+            silent = min(unanswered, self.looked - self.received)
             text = self.errors.sentence(failed.args[0])
             if silent >= OUTAGE_SECONDS:
                 self.renew("outage", f"no answer for {silent:.0f} s: {text}")
-            elif silent >= LOOK_SECONDS:
+            elif unanswered >= LOOK_SECONDS:
+                text = f"a partition's leader does not answer: {text}"
                 self.errors.warn("connection", f"{text}; trying again until it works")
             return
         self.unanswered_since = 0.0

@@ -64,6 +64,19 @@ def test_a_stop_syncs_and_prints_nothing_twice(broker: Broker, topic: str, start
     assert broker.committed(keys["group.id"], topic) == [500]
 
 
+def test_what_is_on_the_disk_is_not_synced_again(broker: Broker, topic: str, start: Start, tmp_path: Path) -> None:
+    syncs = tmp_path / "syncs"
+    broker.produce(topic, [b"x"] * 5)
+    counting = syncing(f"""really(descriptor)
+                with open({str(syncs)!r}, "a") as log:
+                    log.write("sync\\n")""")
+    run = start(settings(broker), topic, command=counting)
+    run.wait_for_lines(5)
+    time.sleep(4)
+    assert run.stop() == 0
+    assert syncs.read_text().count("sync") == 1
+
+
 def test_a_handover_between_members_prints_nothing_twice(broker: Broker, topic3: str, start: Start) -> None:
     keys = settings(broker)
     first = start(keys, topic3)
