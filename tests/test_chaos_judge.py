@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
-from chaos import words
 from chaos.judge import (
     COMMIT_SECONDS,
     CUT_SECONDS,
@@ -24,6 +23,7 @@ from chaos.judge import (
     judge,
     unexplained,
 )
+from harness import words
 
 START, END = 100.0, 200.0  # the moments between which the runs of these histories print
 QUIET = 150.0  # far from both

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import words
 from harness.environment import user_environment
 from harness.process import value_of
 
-from chaos import words
 from chaos.feed import Position, digest
 from chaos.judge import Line, Run
 

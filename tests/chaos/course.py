@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import words
 from harness.broker import PASSWORD
 from harness.cluster import Cluster
 from harness.proxy import Proxy
 from harness.settings import NEW_PROTOCOL, settings, write_config
 
-from chaos import judge, words
+from chaos import judge
 from chaos.copies import TICK, Copy, CopyRun, Printed
 from chaos.faults import HEAL_SECONDS, REFRESH_SECONDS, SLEEP_SECONDS, Injector, pipes_of, schedule
 from chaos.feed import TOPIC, Feed, Position, digest, message

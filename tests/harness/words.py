@@ -1,9 +1,32 @@
-"""What tests wait for on standard error: each phrase of the script once."""
+"""What tests and checker know of the script's standard error: each phrase once, so that a new wording is one edit."""
 
-GREETING = ", group "  # where the partitions begin; said before the group is joined
+GREETING = ", group "  # where the partitions begin
 WAITS = "waits for new messages"
 RESUMES = "resumes after the last message printed"
 ASSIGNED = ": assigned "  # after each rebalance
 NOT_COMMITTED = "offsets were not committed"
 BLOCKED = "error: standard output is blocked"
 NEW_CLIENT = ": starting a new client"  # the old one stood still, or heard nothing
+LOGIN_FAILED = "login failed"
+
+_CHECKED = {  # by the names on which a verdict of tests/chaos rests
+    "GREETING": [GREETING],
+    "ASSIGNED": [ASSIGNED],
+    "NOT_COMMITTED": [NOT_COMMITTED],
+    "BLOCKED": [BLOCKED],
+    "PRINTED_AGAIN": ["printed again"],
+    "REFUSED": [LOGIN_FAILED, "this user may not"],
+    "CRASHING": [LOGIN_FAILED],  # amid a rebalance librdkafka may crash then
+    "TRACEBACK": ["Traceback (most recent call last)"],
+    "ERROR": ["error: "],
+}
+
+
+def found(text: str) -> frozenset[str]:
+    """Return the names of the phrases that a text has."""
+    return frozenset(name for name, phrases in _CHECKED.items() if any(phrase in text for phrase in phrases))
+
+
+def errors(text: str) -> str:
+    """Return the lines of a text that say why a run ends."""
+    return "\n".join(line for line in text.splitlines() if line.startswith("error: "))
