@@ -11,8 +11,8 @@
     {"partition": 0, "offset": 41, "value": "{\\"Chain\\":{\\"ChainId\\":\\"6d61696e6e6574\\"},…"}
     stopped: 1 message in 0:00:01
 
-An offset is stored for commit only after its line has been written, and, where standard output
-is a file, is on the disk. So a crash repeats messages but skips none: at least once.
+An offset is stored for commit only after its line has been written, and, if standard output is a
+file, has been synced to disk. So a crash repeats messages but skips none: at least once.
 
 A worker thread does all that touches Kafka and standard output. The main thread waits for it and
 for signals, and ends the process if the worker hangs while it stops.
@@ -83,20 +83,22 @@ POLL_SECONDS = 0.2  # the longest wait for a message before a signal is noticed
 ANSWER_SECONDS = 2  # the longest wait for one request before it is sent again
 START_SECONDS = 10  # until a broker has to answer; a slow link with TLS and SCRAM needs three
 DOWN_SECONDS = 3  # the same once every broker has failed: its second address may still work
-LEADER_SECONDS = 20  # for a request once any broker has answered; a new leader takes about 9 s
+LEADER_SECONDS = 20  # how long one is repeated once any broker has answered; a new leader takes 9 s
 REFUSED_SECONDS = 30  # a login or TLS refused for so long is refused for good
 GROUP_SECONDS = 10  # without an assignment until that is said
 SPARE_SECONDS = (
-    60  # the same until --exit-at-end takes it for none; a killed member has left by then
+    60  # the same until --exit-at-end concludes that there is none; a killed member is gone
 )
 LOOK_SECONDS = 60  # between two looks at whether a partition stands still
 OUTAGE_SECONDS = 300  # without any answer until a new client is made
 SYNC_SECONDS = 1  # between two syncs of a file
 STOP_SECONDS = 5  # without progress while stopping; `docker stop` gives ten
-TWICE_SECONDS = 0.04  # in which a signal counts once: timeout(1) sends each twice
+TWICE_SECONDS = 0.04  # signals closer together count as one: timeout(1) sends each twice
 QUIET_SECONDS = 60  # between two warnings of a kind; librdkafka repeats an error every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
-CLOCK_SECONDS = 10  # how far the clock may be set back: librdkafka waits by it, and stops so long
+CLOCK_SECONDS = (
+    10  # a larger step back of the clock ends the run: librdkafka would stand still as long
+)
 
 BATCH = 100  # most messages handled before signals are checked again; 1000 takes 3 % more CPU time
 WRITE_BYTES = 1 << 16  # write once this much is collected; 1 MB exceeds the CPU cache: 10 % slower
@@ -364,7 +366,11 @@ NOISE = re.compile(
 
 
 class Errors:
-    """What an error becomes: the end of the run, or a warning."""
+    """What an error becomes: the end of the run, or a warning.
+
+    A wrong password: error_cb keeps its sentence in `reason`; `ask` (at the start) or `check`
+    (later) raises it as a Failure; `work` says it; Watch.wait returns 1.
+    """
 
     def __init__(self, config: dict[str, str], arguments: argparse.Namespace) -> None:
         self.quiet = arguments.quiet
@@ -380,14 +386,18 @@ class Errors:
         }
         self.last_warned: dict[str, float] = {}  # kind of warning -> when it was given
         self.answered = False  # True once any broker has: from then on errors are temporary
-        self.all_down = False  # before that: each broker has failed, so there is no use in waiting
+        self.all_down = (
+            False  # before the first answer: every broker has failed, so waiting is useless
+        )
         self.reason = ""  # the best explanation so far of why there is no answer
         self.refused_since = 0.0  # login or TLS, without an answer in between; 0 for not at all
         self.refused_last = 0.0  # so that two refusals an hour apart are not one that lasts
-        self.failure: Failure | None = None  # kept: close() runs callbacks, too, and would raise it
-        self.doubt: tuple[float, str] | None = None  # a lost connection that has yet to be checked
-        self.outage = False  # that has been confirmed, and no message has come since
-        self.denied = False  # the topic, by some broker; only Metadata decides
+        self.failure: Failure | None = (
+            None  # kept: raised in a callback it would come out of close()
+        )
+        self.doubt: tuple[float, str] | None = None  # (when, warning) of a loss not yet confirmed
+        self.outage = False  # a loss was confirmed, and no message has come since
+        self.denied = False  # some broker does not know the topic; confirm_topic decides
         self.uncommitted = ""  # why the last commit failed; "" after a good one, or an assignment
 
     def note(self, text: str, end: str = "\n") -> None:
@@ -455,7 +465,7 @@ class Errors:
         return self.refused_last - self.refused_since >= REFUSED_SECONDS
 
     def broker_answered(self) -> None:
-        """Take it that there is a node which takes this login."""
+        """Forget refusals: some broker accepts this login."""
         self.refused_since = self.refused_last = 0.0
 
     def on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
@@ -468,7 +478,7 @@ class Errors:
             self.warn("commit", self.uncommitted)
 
     def log(self, level: int, form: str, *arguments: str) -> None:
-        """Take a line of librdkafka's log, as logging.Logger does: the one that has no callback."""
+        """Take a line of librdkafka's log, as logging.Logger does. A reset has no callback."""
         text = re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)
         if "offset reset" in text and "Offset out of range" in text:
             gone = "messages were deleted before they were read, or the log was cut back"
@@ -517,6 +527,8 @@ def start_offsets(
     -       latest             false        any      nothing: the end        the end
     -       earliest           any          any      nothing: oldest         oldest message
     -       error              any          any      nothing: ends the run   ends the run
+
+    Where the group has members, what is to be committed is committed at the assignment.
     """
     if moment is not None:
         ends = offsets_at(OFFSET_END)  # first: what comes between the requests is not skipped
@@ -527,6 +539,8 @@ def start_offsets(
         utc = datetime.datetime.fromtimestamp(moment / 1000, datetime.timezone.utc)
         return offsets, f"starts at {utc.isoformat(timespec='seconds').replace('+00:00', 'Z')}"
     if resumes:
+        if not commits_offsets(config):
+            return [], "begins at the group's committed offsets"
         return [], "resumes after the last message printed"
     if starts_at_end(config):
         # Committed, so that a restart does not begin at an end that is later.
@@ -551,11 +565,11 @@ class Watch:
     def __init__(self) -> None:
         self.stop = False  # set by a signal, by the clock, and at the worker's end
         self.signalled = float("inf")  # set by the first signal: when; the second ends the process
-        self.doing = "client"  # set by the worker: a key of HANGS
+        self.doing = "client"  # a key of HANGS, set by Output.write, Output.sync and `work`
         self.unwritten = 0  # set by the worker: bytes of the current write not yet accepted
         self.at_risk = False  # set by the worker: printed since the last good commit
-        self.failed = False  # set with the first error that was said: one is enough
-        self.status = 1  # set by the worker: its exit status; without one, a defect has ended it
+        self.failed = False  # an error has been said; no second one is needed
+        self.finished = False  # set by the worker at its end; if not, a defect has ended it
 
     def fail(self, text: str) -> None:
         """Say what has gone wrong."""
@@ -592,7 +606,7 @@ class Watch:
                 if not self.failed or (self.at_risk and self.doing == "client"):
                     self.fail(HANGS[self.doing] + (again if self.doing == "client" else ""))
                 os._exit(1)
-        return 1 if self.failed else self.status
+        return 0 if self.finished and not self.failed else 1
 
 
 # -- standard output
@@ -654,7 +668,8 @@ class Output:
             while rest:
                 self.watch.unwritten = len(rest)
                 began = time.monotonic()
-                written = self.stdout.write(rest[: self.piece])
+                # A file at once: another program may append to it between two calls.
+                written = self.stdout.write(rest if self.is_file else rest[: self.piece])
                 slow = time.monotonic() - began > SLOW_SECONDS
                 self.piece = SLOW_PIECE_BYTES if slow else PIECE_BYTES
                 if written is None:  # a program that shares it has made it non-blocking
@@ -693,8 +708,9 @@ class Output:
 class GroupConsumer:
     """A member of the consumer group.
 
-    librdkafka commits the offsets that `store` has stored: each auto.commit.interval.ms, in a
-    rebalance, and in close(). Before that, `start` commits where a new group begins.
+    Offsets are stored in `store` only. librdkafka commits them: each auto.commit.interval.ms, in
+    a rebalance, and in close(). Two places commit at once: `start`, where a new group or --from
+    begins, and commit_missing, where `start` was refused because the group has members.
     """
 
     def __init__(
@@ -708,10 +724,11 @@ class GroupConsumer:
         self.topic = arguments.topic
         self.group = config["group.id"]
         self.exit_at_end = arguments.exit_at_end
-        self.end_offsets: dict[int, int] = {}  # set by `start`; a partition at its end is taken out
+        self.end_offsets: dict[int, int] = {}  # set by `start`: of partitions not yet at their end
         self.offsets_to_commit: list[TopicPartition] = []  # set by `start` for on_assign
         self.greeting = ""  # set by `start` where it is true only after the assignment
-        self.assigned: set[int] | None = None  # set by a rebalance; None while it goes on
+        # set by a rebalance: None while it goes on; empty where other members have all
+        self.assigned: set[int] | None = None
         self.unassigned_since = 0.0  # set by subscribe and by a revoke
         self.lost = False  # set by on_lost until the next assignment
         self.received = 0.0  # set by `poll`: when the last message came
@@ -720,9 +737,10 @@ class GroupConsumer:
         self.sync_error: OSError | None = None
         self.places: dict[int, int] = {}  # set by `look`: where each partition stood
         self.ends: dict[int, int] = {}  # set by `look`: the end offset of each
-        self.caught_up = False  # set by `poll`: the local queue was empty since the last look
+        self.caught_up = 0.0  # set by `poll`: when the local queue was empty
         self.looked = 0.0  # set by `look`, by subscribe, and by on_assign to look at once
         self.unanswered_since = 0.0  # set by `look`: when the first had no answer; 0 for none
+        self.denied_since = 0.0  # set by confirm_topic: by Metadata; 0 for not at all
         self.renewed = float("-inf")  # set by `renew`: when
         self.client = self.new_client()  # set by `renew`, too
 
@@ -761,6 +779,8 @@ class GroupConsumer:
         if self.exit_at_end:
             self.end_offsets = {one.partition: one.offset for one in offsets_at(OFFSET_END)}
         offsets, text = start_offsets(self.config, moment, resumes, offsets_at)
+        if offsets or resumes:
+            self.errors.placeholders["again"] = "some are printed again"
         greeting = f"{counted(len(partitions), 'partition')}, group {self.group}: {text}"
         # Kafka refuses this commit where the group has members, be it for another topic.
         if offsets and not self.ask(lambda _: self.commit(offsets), "COORDINATOR"):
@@ -801,6 +821,8 @@ class GroupConsumer:
         self, timestamp: int, partitions: Sequence[TopicPartition], seconds: float
     ) -> list[TopicPartition]:
         """Return the offsets of a timestamp (see start_time). Raises KafkaException."""
+        if not partitions:
+            return []
         asked = [TopicPartition(self.topic, one.partition, timestamp) for one in partitions]
         found = self.client.offsets_for_times(asked, timeout=seconds)
         error = next((one.error for one in found if one.error is not None), None)
@@ -848,16 +870,17 @@ class GroupConsumer:
                 raise Failure(self.errors.sentence(error))
             self.poll(1)  # calls error_cb
             if time.monotonic() - began > self.errors.retry_seconds():
-                late = error.name() in CONNECTION_ERRORS and self.errors.answered
-                name = final if late and final == "COORDINATOR" else ""
-                raise Failure(self.errors.reason or self.errors.sentence(error, name))
+                if self.errors.answered and error.name() not in CONNECTION_ERRORS:
+                    raise Failure(self.errors.sentence(error))
+                hint = final if self.errors.answered and final == "COORDINATOR" else ""
+                raise Failure(self.errors.reason or self.errors.sentence(error, hint))
         raise InterruptedError
 
     # rebalances
     def on_assign(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         """Take an assignment; the binding then applies it, and librdkafka asks where to begin."""
-        new = {one.partition for one in partitions}
-        self.assigned = new | (self.assigned or set())
+        new = {one.partition for one in partitions} | (self.assigned or set())
+        self.assigned = new if new or self.told_of_none() else None
         self.lost = False
         self.places, self.ends, self.looked = {}, {}, float("-inf")
         self.errors.uncommitted = ""
@@ -867,18 +890,22 @@ class GroupConsumer:
         if self.greeting:
             self.errors.note(f"{self.topic}: {self.greeting}")
             self.greeting = ""
-        others = f": other members of group {self.group} have them" if not self.assigned else ""
-        count = counted(len(self.assigned), "partition")
+        others = f": other members of group {self.group} have them" if not new else ""
+        count = counted(len(new), "partition")
         self.errors.note(f"{self.topic}: assigned {count}{others}")
 
     def commit_missing(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         """Commit where assigned partitions without an offset begin: librdkafka asks after that."""
-        with contextlib.suppress(KafkaException):  # then from the oldest message: nothing is lost
+        try:
             committed = client.committed(partitions, timeout=ANSWER_SECONDS)
             missing = {one.partition for one in committed if one.offset < 0 and one.error is None}
             offsets = [one for one in self.offsets_to_commit if one.partition in missing]
             if offsets:
                 client.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as failed:
+            self.greeting = ""
+            words = failed.args[0].str()
+            self.errors.warn("start", f"begins at the oldest message, as no commit works: {words}")
 
     def on_revoke(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         """Store what was printed of partitions that go: librdkafka commits it before they do."""
@@ -889,7 +916,7 @@ class GroupConsumer:
         self.forget(partitions)
 
     def on_lost(self, client: Consumer, partitions: list[TopicPartition]) -> None:
-        """Forget partitions that are another member's: it prints them from the last commit."""
+        """Drop what is not committed of partitions taken away: their new owner prints it again."""
         for one in partitions:
             self.unstored.pop(one.partition, None)
         self.lost = True
@@ -922,7 +949,7 @@ class GroupConsumer:
         if batch:
             self.received = time.monotonic()
         if len(batch) < count:
-            self.caught_up = True
+            self.caught_up = time.monotonic()
         failed = [message for message in batch if message.error() is not None]
         if failed:
             batch = [message for message in batch if message.error() is None]
@@ -957,16 +984,16 @@ class GroupConsumer:
     def at_end(self) -> bool:
         """Tell whether --exit-at-end ends the run.
 
-        It does once all assigned partitions have reached the ends of when it started; not in a
-        rebalance, in which none are assigned.
+        It does once all assigned partitions have reached the ends of when it started. Never while
+        partitions are being assigned anew, except for a spare member.
         """
         if not self.exit_at_end:
             return False
         if self.assigned is None:
-            # A spare member of KIP-848 is never told. An outage looks the same, but for `lost`.
-            silent = self.config.get("group.protocol") == "consumer" and not self.lost
+            # A spare member, or an outage: that looks the same, but for `lost`.
+            spare = not self.told_of_none() and not self.lost
             waited = time.monotonic() - self.unassigned_since
-            return silent and waited > SPARE_SECONDS and self.answers()
+            return spare and waited > SPARE_SECONDS and self.answers()
         unfinished = [
             TopicPartition(self.topic, partition)
             for partition in self.assigned
@@ -974,6 +1001,14 @@ class GroupConsumer:
         ]
         positions = self.client.position(unfinished)
         return all(one.offset >= self.end_offsets[one.partition] for one in positions)
+
+    def told_of_none(self) -> bool:
+        """Tell whether the group says for good where a member gets no partitions.
+
+        KIP-848 does not say it; a cooperative group says it first to each new member.
+        """
+        strategy = self.config.get("partition.assignment.strategy", "")
+        return self.config.get("group.protocol") != "consumer" and "cooperative" not in strategy
 
     def lag(self) -> int | str:
         """Return how many messages have yet to be printed, by what the client knows."""
@@ -999,12 +1034,13 @@ class GroupConsumer:
                 raise Failure(errors.reason)
             errors.broker_answered()
         if errors.doubt is not None and now - errors.doubt[0] >= DOWN_SECONDS:
-            if errors.outage or not self.answers(self.client.assignment()):
+            if not self.answers(self.client.assignment()):
                 errors.outage = True
                 errors.warn("connection", errors.doubt[1])
             errors.doubt = None
         waited = now - self.unassigned_since
-        if self.assigned is None and waited >= GROUP_SECONDS and not self.unanswered_since:
+        outage = errors.outage or self.unanswered_since
+        if self.assigned is None and waited >= GROUP_SECONDS and not outage:
             reason = (
                 "the group still counts a consumer that was killed, or waits for another member"
             )
@@ -1025,25 +1061,25 @@ class GroupConsumer:
         return True
 
     def confirm_topic(self) -> None:
-        """Ask for LEADER_SECONDS whether the topic is there, and begin anew where it is.
+        """Ask whether the topic that a node denied is there, and begin anew where it is.
 
-        Raises Failure where it is not.
+        Raises Failure where Metadata has denied it for LEADER_SECONDS.
         """
-        began, self.errors.denied = time.monotonic(), False
-        while not self.watch.stop:
-            try:
-                self.metadata(ANSWER_SECONDS)
-                if time.monotonic() - self.renewed > LOOK_SECONDS:
-                    self.renew("topic", "a node did not know the topic, or it was made anew")
+        now = time.monotonic()
+        try:
+            self.metadata(ANSWER_SECONDS)
+        except KafkaException as failed:
+            error = failed.args[0]
+            if error.name() != "UNKNOWN_TOPIC_OR_PART":
+                self.denied_since = 0.0
                 return
-            except KafkaException as failed:
-                error = failed.args[0]
-            if (
-                error.name() == "UNKNOWN_TOPIC_OR_PART"
-                and time.monotonic() - began > LEADER_SECONDS
-            ):
-                raise Failure(self.errors.sentence(error))
-            time.sleep(POLL_SECONDS)
+            self.denied_since = self.denied_since or now
+            if now - self.denied_since > LEADER_SECONDS:
+                raise Failure(self.errors.sentence(error)) from None
+            return
+        self.errors.denied, self.denied_since = False, 0.0
+        if now - self.renewed > LOOK_SECONDS:
+            self.renew("topic", "a node did not know the topic, or it was made anew")
 
     def look(self) -> None:
         """Start a new client where a partition stands still, or nothing answers for long."""
@@ -1086,17 +1122,14 @@ class GroupConsumer:
         unread = [one for one in assigned if places[one.partition] < 0]
         for one in self.committed(unread, ANSWER_SECONDS) if unread else []:
             places[one.partition] = max(one.offset, -1)
-        known, self.places = self.places, places
+        known = self.places
         unmoved = [
             one for one in assigned if places[one.partition] in (-1, known.get(one.partition))
         ]
-        if not unmoved:
-            return {}
         begins, ends = (
             {one.partition: one.offset for one in self.offsets_at(moment, unmoved, ANSWER_SECONDS)}
             for moment in (OFFSET_BEGINNING, OFFSET_END)
         )
-        self.ends |= ends
         standing = {}
         for partition, end in ends.items():
             if places[partition] < 0:  # nothing is committed
@@ -1105,11 +1138,16 @@ class GroupConsumer:
             place = max(places[partition], begins[partition])  # what is before that was deleted
             if partition in known and place < end:
                 standing[partition] = end - place
-        caught_up, self.caught_up = self.caught_up, False
-        return standing if caught_up else {}  # else they wait behind a slow reader
+        self.places, self.ends = places, ends
+        # Else they wait in the local queue, behind a slow reader.
+        return standing if self.looked - self.caught_up < ANSWER_SECONDS else {}
 
     def renew(self, kind: str, text: str) -> None:
-        """Drop the client for a new one. What is not committed is printed again. Raises Failure."""
+        """Drop the client for a new one; what is not committed is printed again. Raises Failure.
+
+        Called by confirm_topic (a node denied the topic) and by `look` (a partition stands still,
+        or nothing has answered for OUTAGE_SECONDS).
+        """
         again = self.errors.placeholders["again"]
         wait = "the group first waits session.timeout.ms for the old one"
         self.errors.warn(kind, f"{text}: starting a new client ({wait}; {again})")
@@ -1178,6 +1216,9 @@ def print_messages(consumer: GroupConsumer, output: Output, arguments: argparse.
                 stored = now
             if now - checked >= 1 or (not batch and consumer.exit_at_end):
                 if consumer.at_end():
+                    if not consumer.assigned:
+                        others = f"other members of group {consumer.group} have its partitions"
+                        say(f"warning: nothing of {consumer.topic} was left to print: {others}")
                     break
                 if now - checked >= 1:
                     consumer.check()
@@ -1233,9 +1274,6 @@ def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace)
         try:
             consumer.start(arguments.start)
             print_messages(consumer, output, arguments)
-            if consumer.exit_at_end and not watch.stop and not consumer.assigned:
-                others = f"other members of group {consumer.group} have its partitions"
-                say(f"warning: nothing of {consumer.topic} was left to print: {others}")
         finally:
             watch.stop, watch.unwritten = True, 0  # from here on the STOP_SECONDS of `wait` run
             consumer.store()
@@ -1258,7 +1296,7 @@ def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace)
         consumer.client.close()  # commits what is stored, and leaves the group
     if consumer.errors.uncommitted and not failure:
         watch.fail(consumer.errors.uncommitted)
-    watch.status = 0
+    watch.finished = True
 
 
 def run(arguments: argparse.Namespace) -> int:

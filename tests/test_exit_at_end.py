@@ -1,5 +1,6 @@
 """--exit-at-end: everything that the topic held at the start is printed, and then the run ends with 0."""
 
+import re
 import subprocess
 import threading
 import time
@@ -157,3 +158,17 @@ def test_a_copy_without_a_partition_is_at_its_end_when_the_others_are(
     for run in runs:
         ends_well(run)
     assert set(offsets(runs)) == {(0, n) for n in range(10)}
+
+
+def test_a_new_member_of_a_cooperative_group_waits_for_its_share(broker: Broker, topic3: str, start: Start) -> None:
+    """It is first told that it has none, until the others have given theirs up."""
+    keys = settings(broker, {"partition.assignment.strategy": "cooperative-sticky"})
+    held = fill(broker, topic3, 10)
+    other = start(keys, topic3)
+    other.wait_for_lines(len(held))
+    run = start(keys, topic3, END)
+    ends_well(run, 40)
+    assert re.search(": assigned [12] partition", run.stderr)
+    assert "nothing of" not in run.stderr
+    assert other.stop() == 0
+    assert offsets([other, run]).keys() == held
