@@ -981,6 +981,19 @@ class GroupConsumer:
                 self.client.store_offsets(message)
         self.unstored.clear()
 
+    def commit_stored(self) -> None:
+        """Commit what was stored, and take the outcome.
+
+        Of a commit that is under way, or waits for a coordinator, close() tells nothing.
+        """
+        if not self.assigned or not commits_offsets(self.config):
+            return
+        try:
+            self.client.commit(asynchronous=False)
+            self.on_commit(None, [])
+        except KafkaException as failed:
+            self.on_commit(failed.args[0], [])
+
     def at_end(self) -> bool:
         """Tell whether --exit-at-end ends the run.
 
@@ -1277,6 +1290,7 @@ def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace)
         finally:
             watch.stop, watch.unwritten = True, 0  # from here on the STOP_SECONDS of `wait` run
             consumer.store()
+            consumer.commit_stored()
     except Failure as error:
         failure = str(error)
     except KafkaException as error:

@@ -342,6 +342,28 @@ def test_a_bad_answer_after_a_long_time_without_partitions_is_no_outage(mock: Mo
     assert "starting a new client" not in second.stderr
 
 
+@pytest.mark.parametrize("code", [COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS])
+def test_stopped_while_a_commit_is_refused_it_prints_nothing_again_without_a_word(
+    mock: MockCluster, start: Start, code: int
+) -> None:
+    keys = keys_for(mock)
+    run = start(keys, TOPIC, stdout=subprocess.PIPE)
+    assert run.process.stdout is not None
+    for _ in range(EACH * len(PARTITIONS)):
+        run.process.stdout.readline()
+    time.sleep(1.5)  # which are committed
+    mock.push(OFFSET_COMMIT, code)
+    before = mock.count_requests(OFFSET_COMMIT)
+    write(mock)
+    for _ in range(EACH * len(PARTITIONS)):
+        run.process.stdout.readline()
+    run.wait_for(lambda _: mock.count_requests(OFFSET_COMMIT) > before)
+    status = run.stop()
+    rest = start(keys, TOPIC, "--exit-at-end")
+    assert rest.end() == 0
+    assert rest.lines == [] or (status == 1 and "printed again" in run.stderr), run.stderr
+
+
 # ---- what one node says, while others answer ------------------------------------------------------------------------
 
 
