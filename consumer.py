@@ -989,8 +989,8 @@ class GroupConsumer:
         if not self.assigned or not commits_offsets(self.config):
             return
         try:
-            self.client.commit(asynchronous=False)
-            self.on_commit(None, [])
+            outcome = self.client.commit(asynchronous=False) or []
+            self.on_commit(next((one.error for one in outcome if one.error is not None), None), [])
         except KafkaException as failed:
             self.on_commit(failed.args[0], [])
 
