@@ -473,7 +473,8 @@ class Errors:
         if error is None:
             self.uncommitted = ""
         elif error.code() != KafkaError._NO_OFFSET:
-            outcome = f"offsets were not committed ({error.str()})"
+            words = error.str().removeprefix("Commit failed: ")
+            outcome = f"offsets were not committed ({words})"
             self.uncommitted = f"what was printed may be printed again: {outcome}"
             self.warn("commit", self.uncommitted)
 
