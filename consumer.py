@@ -86,9 +86,7 @@ DOWN_SECONDS = 3  # the same once every broker has failed: its second address ma
 LEADER_SECONDS = 20  # how long one is repeated once any broker has answered; a new leader takes 9 s
 REFUSED_SECONDS = 30  # a login or TLS refused for so long is refused for good
 GROUP_SECONDS = 10  # without an assignment until that is said
-SPARE_SECONDS = (
-    60  # the same until --exit-at-end concludes that there is none; a killed member is gone
-)
+SPARE_SECONDS = 60  # the same until --exit-at-end ends; a killed member has left the group by then
 LOOK_SECONDS = 60  # between two looks at whether a partition stands still
 OUTAGE_SECONDS = 300  # without any answer until a new client is made
 SYNC_SECONDS = 1  # between two syncs of a file
@@ -96,22 +94,20 @@ STOP_SECONDS = 5  # without progress while stopping; `docker stop` gives ten
 TWICE_SECONDS = 0.04  # signals closer together count as one: timeout(1) sends each twice
 QUIET_SECONDS = 60  # between two warnings of a kind; librdkafka repeats an error every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
-CLOCK_SECONDS = (
-    10  # a larger step back of the clock ends the run: librdkafka would stand still as long
-)
+CLOCK_SECONDS = 10  # a larger step back of the clock would let librdkafka stand still as long
 
 BATCH = 100  # most messages handled before signals are checked again; 1000 takes 3 % more CPU time
 WRITE_BYTES = 1 << 16  # write once this much is collected; 1 MB exceeds the CPU cache: 10 % slower
 PIPE_BYTES = 1 << 18  # [64 KB] keeps the reader busy while the next lines are made: 25 % faster
 PIECE_BYTES = 1 << 17  # of one write call; 16 KB would cost 3 % more CPU time
 SLOW_PIECE_BYTES = 1 << 12  # the same after a slow call, so that the progress of a reader is seen
-SLOW_SECONDS = 0.1
+SLOW_SECONDS = 0.1  # a call that takes longer is slow
 MAX_INFLATED = 16 << 20  # bytes; the vendor's messages have at most 1 MB before decompression
 
-ESCAPES = (
-    os.environ.get("TERM", "dumb") != "dumb"
-)  # without TERM a Windows console might print them
+# Without TERM a Windows console might print them.
+ESCAPES = os.environ.get("TERM", "dumb") != "dumb"
 TERMINAL_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # JSON escapes the others
+INI_FORM = 'after the one line [kafka], each line is "key = value"'
 START_FORMS = (
     "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
 )
@@ -170,8 +166,7 @@ def read_config(path: str) -> dict[str, str]:
         form = 'after [kafka], each line is "key = value", each key once'
         raise Failure(f"{path}, line {number}: {form}") from None
     if parser.sections() != ["kafka"]:
-        form = 'after the one line [kafka], each line is "key = value"'
-        raise Failure(f"{path}: {form}: see config.example.ini")
+        raise Failure(f"{path}: {INI_FORM}: see config.example.ini")
     settings = {key: value for key, value in parser["kafka"].items() if value}
     settings.setdefault("group.id", f"{settings.get('sasl.username', '')}-group-1")
     check_settings(path, parser["kafka"], settings)
@@ -191,8 +186,7 @@ def check_settings(path: str, written: Iterable[str], settings: dict[str, str]) 
     for key in written:
         name = re.sub(r"[^a-zA-Z0-9._-].*", "", key)  # what follows may be a password
         if name != key:
-            form = 'after the one line [kafka], each line is "key = value"'
-            raise Failure(f"{path}: {form}, but there is more, perhaps invisible, at {name!r}")
+            raise Failure(f"{path}: {INI_FORM}, but there is more, perhaps invisible, at {name!r}")
         if ("_" in key and key != "log_level") or key in ("logger", "default.topic.config"):
             raise Failure(f"{path}: {key} is for programs, and cannot be set here")
     for key, value in settings.items():
@@ -386,15 +380,12 @@ class Errors:
         }
         self.last_warned: dict[str, float] = {}  # kind of warning -> when it was given
         self.answered = False  # True once any broker has: from then on errors are temporary
-        self.all_down = (
-            False  # before the first answer: every broker has failed, so waiting is useless
-        )
+        self.all_down = False  # before the first answer: each has failed, so waiting is useless
         self.reason = ""  # the best explanation so far of why there is no answer
         self.refused_since = 0.0  # login or TLS, without an answer in between; 0 for not at all
         self.refused_last = 0.0  # so that two refusals an hour apart are not one that lasts
-        self.failure: Failure | None = (
-            None  # kept: raised in a callback it would come out of close()
-        )
+        # kept: raised in a callback it would come out of close()
+        self.failure: Failure | None = None
         self.doubt: tuple[float, str] | None = None  # (when, warning) of a loss not yet confirmed
         self.outage = False  # a loss was confirmed, and no message has come since
         self.denied = False  # some broker does not know the topic; confirm_topic decides
@@ -706,12 +697,23 @@ class Output:
 
 
 # -- the consumer in its group
+def by_partition(found: Iterable[TopicPartition]) -> dict[int, int]:
+    """Return the offsets of an answer by their partitions."""
+    return {one.partition: one.offset for one in found}
+
+
+def first_error(found: Iterable[Any]) -> KafkaError | None:
+    """Return the first error in the parts of an answer."""
+    return next((one.error for one in found if one.error is not None), None)
+
+
 class GroupConsumer:
     """A member of the consumer group.
 
     Offsets are stored in `store` only. librdkafka commits them: each auto.commit.interval.ms, in
-    a rebalance, and in close(). Two places commit at once: `start`, where a new group or --from
-    begins, and commit_missing, where `start` was refused because the group has members.
+    a rebalance, and in close(). Three places commit at once: `start`, where a new group or --from
+    begins; commit_missing, where `start` was refused because the group has members; and
+    commit_stored, at the end of the run.
     """
 
     def __init__(
@@ -778,13 +780,13 @@ class GroupConsumer:
             return self.ask(lambda seconds: self.offsets_at(timestamp, partitions, seconds))
 
         if self.exit_at_end:
-            self.end_offsets = {one.partition: one.offset for one in offsets_at(OFFSET_END)}
+            self.end_offsets = by_partition(offsets_at(OFFSET_END))
         offsets, text = start_offsets(self.config, moment, resumes, offsets_at)
         if offsets or resumes:
             self.errors.placeholders["again"] = "some are printed again"
         greeting = f"{counted(len(partitions), 'partition')}, group {self.group}: {text}"
         # Kafka refuses this commit where the group has members, be it for another topic.
-        if offsets and not self.ask(lambda _: self.commit(offsets), "COORDINATOR"):
+        if offsets and not self.ask(lambda _: self.commit(offsets=offsets), "COORDINATOR"):
             if moment is not None:
                 remedy = (
                     "stop every consumer of the group (one that was killed, or has a "
@@ -826,8 +828,7 @@ class GroupConsumer:
             return []
         asked = [TopicPartition(self.topic, one.partition, timestamp) for one in partitions]
         found = self.client.offsets_for_times(asked, timeout=seconds)
-        error = next((one.error for one in found if one.error is not None), None)
-        if error is not None:
+        if (error := first_error(found)) is not None:
             raise KafkaException(error)
         # Without the leader epoch: Redpanda gives today's beside an old offset, and librdkafka
         # would then commit nothing that was written under an earlier leader.
@@ -842,9 +843,9 @@ class GroupConsumer:
                 return partitions
             raise
 
-    def commit(self, offsets: list[TopicPartition]) -> list[TopicPartition]:
-        """Commit at once. Raises KafkaException."""
-        return self.client.commit(offsets=offsets, asynchronous=False) or []
+    def commit(self, **offsets: list[TopicPartition]) -> list[TopicPartition]:
+        """Commit `offsets`, or what is stored, and return the outcome. Raises KafkaException."""
+        return self.client.commit(asynchronous=False, **offsets) or []
 
     def ask(self, request: Callable[[float], list[Any]], final: str = "") -> list[Any]:
         """Repeat request(seconds) until it succeeds, and return its list.
@@ -860,7 +861,7 @@ class GroupConsumer:
                 # librdkafka drops an answer that comes after the timeout, so each try waits longer.
                 found = request(min(ANSWER_SECONDS, POLL_SECONDS + waited / 3))
                 self.errors.answered, self.errors.reason = True, ""
-                error = next((one.error for one in found if one.error is not None), None)
+                error = first_error(found)
             except KafkaException as failed:
                 error = failed.args[0]
             if error is None:
@@ -887,7 +888,7 @@ class GroupConsumer:
         self.errors.uncommitted = ""
         self.errors.broker_answered()
         if self.offsets_to_commit and partitions:
-            self.commit_missing(client, partitions)
+            self.commit_missing(partitions)
         if self.greeting:
             self.errors.note(f"{self.topic}: {self.greeting}")
             self.greeting = ""
@@ -895,14 +896,14 @@ class GroupConsumer:
         count = counted(len(new), "partition")
         self.errors.note(f"{self.topic}: assigned {count}{others}")
 
-    def commit_missing(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+    def commit_missing(self, partitions: list[TopicPartition]) -> None:
         """Commit where assigned partitions without an offset begin: librdkafka asks after that."""
         try:
-            committed = client.committed(partitions, timeout=ANSWER_SECONDS)
+            committed = self.committed(partitions, ANSWER_SECONDS)
             missing = {one.partition for one in committed if one.offset < 0 and one.error is None}
             offsets = [one for one in self.offsets_to_commit if one.partition in missing]
             if offsets:
-                client.commit(offsets=offsets, asynchronous=False)
+                self.commit(offsets=offsets)
         except KafkaException as failed:
             self.greeting = ""
             words = failed.args[0].str()
@@ -990,8 +991,7 @@ class GroupConsumer:
         if not self.assigned or not commits_offsets(self.config):
             return
         try:
-            outcome = self.client.commit(asynchronous=False) or []
-            self.on_commit(next((one.error for one in outcome if one.error is not None), None), [])
+            self.on_commit(first_error(self.commit()), [])
         except KafkaException as failed:
             self.on_commit(failed.args[0], [])
 
@@ -1015,6 +1015,12 @@ class GroupConsumer:
         ]
         positions = self.client.position(unfinished)
         return all(one.offset >= self.end_offsets[one.partition] for one in positions)
+
+    def say_who_has_it(self) -> None:
+        """Say, also with --quiet, where a member without partitions has nothing to print."""
+        if not self.assigned:
+            others = f"other members of group {self.group} have its partitions"
+            say(f"warning: nothing of {self.topic} was left to print: {others}")
 
     def told_of_none(self) -> bool:
         """Tell whether the group says for good where a member gets no partitions.
@@ -1132,7 +1138,7 @@ class GroupConsumer:
         The broker is asked only for those: on a slow link, an answer that waits behind messages
         would come too late, and librdkafka would end the connection. Raises KafkaException.
         """
-        places = {one.partition: one.offset for one in self.client.position(assigned)}
+        places = by_partition(self.client.position(assigned))
         unread = [one for one in assigned if places[one.partition] < 0]
         for one in self.committed(unread, ANSWER_SECONDS) if unread else []:
             places[one.partition] = max(one.offset, -1)
@@ -1140,16 +1146,16 @@ class GroupConsumer:
         unmoved = [
             one for one in assigned if places[one.partition] in (-1, known.get(one.partition))
         ]
-        begins, ends = (
-            {one.partition: one.offset for one in self.offsets_at(moment, unmoved, ANSWER_SECONDS)}
-            for moment in (OFFSET_BEGINNING, OFFSET_END)
-        )
+        ends = by_partition(self.offsets_at(OFFSET_END, unmoved, ANSWER_SECONDS))
+        behind = [one for one in unmoved if places[one.partition] < ends[one.partition]]
+        begins = by_partition(self.offsets_at(OFFSET_BEGINNING, behind, ANSWER_SECONDS))
         standing = {}
-        for partition, end in ends.items():
+        for partition, begin in begins.items():
+            end = ends[partition]
             if places[partition] < 0:  # nothing is committed
-                first = end if skips_to_end(self.config) else begins[partition]
+                first = end if skips_to_end(self.config) else begin
                 places[partition] = known.get(partition, first)
-            place = max(places[partition], begins[partition])  # what is before that was deleted
+            place = max(places[partition], begin)  # what is before that was deleted
             if partition in known and place < end:
                 standing[partition] = end - place
         self.places, self.ends = places, ends
@@ -1228,15 +1234,13 @@ def print_messages(consumer: GroupConsumer, output: Output, arguments: argparse.
             if not output.is_file or now - stored >= SYNC_SECONDS:
                 consumer.store()
                 stored = now
-            if now - checked >= 1 or (not batch and consumer.exit_at_end):
-                if consumer.at_end():
-                    if not consumer.assigned:
-                        others = f"other members of group {consumer.group} have its partitions"
-                        say(f"warning: nothing of {consumer.topic} was left to print: {others}")
-                    break
-                if now - checked >= 1:
-                    consumer.check()
-                    checked = now
+            due = now - checked >= 1
+            if (due or not batch) and consumer.at_end():
+                consumer.say_who_has_it()
+                break
+            if due:
+                consumer.check()
+                checked = now
             progress.show(now)
     finally:
         elapsed = datetime.timedelta(seconds=int(time.monotonic() - progress.began))
@@ -1328,17 +1332,12 @@ def run(arguments: argparse.Namespace) -> int:
     except (Failure, OSError) as error:  # OSError: the current directory is gone
         say(f"error: {error}")
         return 2
-    for name in (
-        "SIGINT",
-        "SIGTERM",
-        "SIGHUP",
-        "SIGBREAK",
-    ):  # Unix has no SIGBREAK, Windows no SIGHUP
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)
-        ignored = number is not None and signal.getsignal(number) == signal.SIG_IGN
-        if number is not None and (
-            name == "SIGTERM" or not ignored
-        ):  # nohup ignores SIGHUP, `&` SIGINT
+        if number is None:  # Unix has no SIGBREAK, Windows no SIGHUP
+            continue
+        # nohup ignores SIGHUP, and `&` in a script SIGINT: they stay ignored.
+        if name == "SIGTERM" or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, watch.on_signal)
     worker = threading.Thread(target=work, args=(consumer, output, arguments), daemon=True)
     worker.start()

@@ -11,12 +11,11 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from harness.broker import Broker
-from harness.environment import missing
 from harness.mock_cluster import (
     COORDINATOR_LOAD_IN_PROGRESS,
     COORDINATOR_NOT_AVAILABLE,
@@ -43,7 +42,7 @@ from harness.mock_cluster import (
     MockCluster,
 )
 from harness.process import Run, Start, offsets
-from harness.settings import Keys, settings
+from harness.settings import NEW_PROTOCOL, Keys, settings
 
 import consumer
 from consumer import GroupConsumer
@@ -62,7 +61,7 @@ RUN = "in mid-run"  # once it has printed what was there; as much again comes wh
 STANDS_STILL = r"^warning: partitions? [\d, ]+ stands? still with \d+ messages? to read: starting a new client"
 UNASSIGNED = "^warning: no partitions assigned yet"
 NEVER = "were deleted|there is no topic|Traceback|^error: "
-NEW_PROTOCOL: Keys = {"group.protocol": "consumer", "session.timeout.ms": None, "heartbeat.interval.ms": None}
+KIP_848: Keys = {**NEW_PROTOCOL, "heartbeat.interval.ms": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +88,7 @@ PASSING = {
     "the client's for offsets: not the coordinator": Row(OFFSET_FETCH, (NOT_COORDINATOR,), JOIN, STANDS_STILL),
     "the client's for offsets: there is no such group": Row(OFFSET_FETCH, (GROUP_ID_NOT_FOUND,), JOIN, STANDS_STILL),
     "messages: not the leader": Row(FETCH, (NOT_LEADER,), RUN, STANDS_STILL, WITHOUT_END),
-    "messages: not the leader, KIP-848": Row(FETCH, (NOT_LEADER,), RUN, STANDS_STILL, WITHOUT_END, NEW_PROTOCOL),
+    "messages: not the leader, KIP-848": Row(FETCH, (NOT_LEADER,), RUN, STANDS_STILL, WITHOUT_END, KIP_848),
     "messages: no disk": Row(FETCH, (KAFKA_STORAGE_ERROR,), RUN, STANDS_STILL, WITHOUT_END),
     "messages: an epoch that it does not know": Row(FETCH, (UNKNOWN_LEADER_EPOCH,), RUN, STANDS_STILL, WITHOUT_END),
     "messages: no such topic": Row(FETCH, (UNKNOWN_TOPIC_OR_PARTITION,), RUN, STANDS_STILL, WITHOUT_END),
@@ -111,7 +110,7 @@ PASSING = {
     "syncing: not the coordinator": Row(SYNC_GROUP, (NOT_COORDINATOR,), START, UNASSIGNED, WITHOUT_END),
     "syncing: a rebalance": Row(SYNC_GROUP, (REBALANCE_IN_PROGRESS,), START, UNASSIGNED, WITHOUT_END),
     "joining: not the coordinator, KIP-848": Row(
-        GROUP_HEARTBEAT, (NOT_COORDINATOR,), START, UNASSIGNED, WITHOUT_END, NEW_PROTOCOL
+        GROUP_HEARTBEAT, (NOT_COORDINATOR,), START, UNASSIGNED, WITHOUT_END, KIP_848
     ),
     "a heartbeat: a rebalance": Row(HEARTBEAT, (REBALANCE_IN_PROGRESS,), RUN),
     "a heartbeat: not the coordinator": Row(HEARTBEAT, (NOT_COORDINATOR,), RUN),
@@ -426,12 +425,9 @@ def test_memory_does_not_grow_behind_a_reader_that_sleeps(mock: MockCluster, sta
 
 
 def resident_memory(run: Run) -> int:
-    """Return a process's resident memory in bytes; skip the test without /proc."""
-    status = Path(f"/proc/{run.process.pid}/status")
-    if not status.exists():
-        missing("there is no /proc")
-    (size,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status.read_text(encoding="ascii"), re.M)
-    return int(size) * 1024
+    """Return a process's resident memory in bytes."""
+    size: int = psutil.Process(run.process.pid).memory_info().rss
+    return size
 
 
 def test_where_a_group_begins_is_committed_without_a_leader_epoch(broker: Broker, topic3: str, start: Start) -> None:

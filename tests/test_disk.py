@@ -1,6 +1,5 @@
 """A line counts when it is on the disk: power cuts, and disks that are slow, full or broken."""
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -104,7 +103,7 @@ def test_a_sync_that_fails_ends_the_run_and_commits_nothing(broker: Broker, topi
 def test_a_sync_that_fails_in_a_rebalance_ends_the_run(broker: Broker, topic3: str, start: Start) -> None:
     keys = settings(broker)
     failing = syncing('raise OSError(5, "Input/output error")')
-    run = start(keys, topic3, command=failing, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    run = start(keys, topic3, command=failing)
     run.wait_for_words(ASSIGNED)
     other = start(keys, topic3)
     broker.produce(topic3, [b"x"] * 3)
