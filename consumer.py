@@ -221,12 +221,9 @@ def start_time(text: str) -> int:
 
 # -- a message and its line
 LZ4_MAGIC = b"\x04\x22\x4d\x18"  # 0x184D2204, little endian: LZ4 Frame Format, "General Structure"
-CONTROLS_TO_SPACES = bytes.maketrans(
-    bytes(range(32)), b" " * 32
-)  # RFC 8259, section 7, forbids them
-lz4_context = (
-    create_decompression_context()
-)  # one for all: one for each message takes twice the time
+# RFC 8259, section 7, forbids these in a string.
+CONTROLS_TO_SPACES = bytes.maketrans(bytes(range(32)), b" " * 32)
+lz4_context = create_decompression_context()  # one for each message would take twice the time
 
 
 def decompress(value: bytes) -> bytes:
@@ -275,19 +272,15 @@ def json_line(partition: int, offset: int, value: bytes | None, metadata: bytes 
     `metadata` is what stands between offset and value (see metadata_fields).
     """
     string = json_string(None if value is None else decompress(value), b"encoding")
-    return b'{"partition": %d, "offset": %d, %b"value": %b}\n' % (
-        partition,
-        offset,
-        metadata,
-        string,
-    )
+    form = b'{"partition": %d, "offset": %d, %b"value": %b}\n'
+    return form % (partition, offset, metadata, string)
 
 
 def metadata_fields(message: Message) -> bytes:
     """Return the fields of --metadata: the timestamp in milliseconds since 1970, and the key."""
     kind, milliseconds = message.timestamp()
-    known = kind != confluent_kafka.TIMESTAMP_NOT_AVAILABLE
-    timestamp = b"%d" % milliseconds if known else b"null"
+    none = kind == confluent_kafka.TIMESTAMP_NOT_AVAILABLE
+    timestamp = b"null" if none else b"%d" % milliseconds
     key = json_string(message.key(), b"key_encoding")
     return b'"timestamp": %b, "key": %b, ' % (timestamp, key)
 
@@ -384,24 +377,22 @@ class Errors:
         self.reason = ""  # the best explanation so far of why there is no answer
         self.refused_since = 0.0  # login or TLS, without an answer in between; 0 for not at all
         self.refused_last = 0.0  # so that two refusals an hour apart are not one that lasts
-        # kept: raised in a callback it would come out of close()
-        self.failure: Failure | None = None
-        self.doubt: tuple[float, str] | None = None  # (when, warning) of a loss not yet confirmed
+        self.ends_run: Failure | None = None  # raised by `poll`: here it would come out of close()
+        self.doubt: tuple[float, str] | None = None  # (when, why) of a loss not yet confirmed
         self.outage = False  # a loss was confirmed, and no message has come since
         self.denied = False  # some broker does not know the topic; confirm_topic decides
-        self.uncommitted = ""  # why the last commit failed; "" after a good one, or an assignment
 
     def note(self, text: str, end: str = "\n") -> None:
         """Say what --quiet leaves out."""
         if not self.quiet:
             say(text, end)
 
-    def warn(self, kind: str, text: str) -> None:
+    def warn(self, kind: str, text: str, retried: bool = False) -> None:
         """Warn, of each kind at most once a minute."""
         now = time.monotonic()
         if now - self.last_warned.get(kind, -QUIET_SECONDS) >= QUIET_SECONDS:
             self.last_warned[kind] = now
-            say(f"warning: {text}")
+            say(f"warning: {text}{'; trying again until it works' if retried else ''}")
 
     def sentence(self, error: KafkaError, name: str = "") -> str:
         """Return a hint for the error's code, or for `name`, followed by librdkafka's words."""
@@ -430,14 +421,14 @@ class Errors:
             self.reason = text
         self.reason = self.reason or text
         if code in ENDS_RUN:
-            self.failure = self.failure or Failure(text)
+            self.ends_run = self.ends_run or Failure(text)
         elif code == "UNKNOWN_TOPIC_OR_PART" and "logical offset" in error.str():
             # A node that is behind says so; librdkafka asks again each half second.
-            self.warn("topic", f"{error.str()}; trying again until it works")
+            self.warn("topic", error.str(), retried=True)
         elif code == "UNKNOWN_TOPIC_OR_PART":
             self.denied = True
         elif code in CONNECTION_ERRORS and self.answered:
-            self.doubt = self.doubt or (now, f"{text}; trying again until it works")
+            self.doubt = self.doubt or (now, text)
         elif self.answered:
             self.warn(code, text)
         elif code == "_ALL_BROKERS_DOWN":
@@ -458,16 +449,6 @@ class Errors:
     def broker_answered(self) -> None:
         """Forget refusals: some broker accepts this login."""
         self.refused_since = self.refused_last = 0.0
-
-    def on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
-        """Take the outcome of a commit."""
-        if error is None:
-            self.uncommitted = ""
-        elif error.code() != KafkaError._NO_OFFSET:
-            words = error.str().removeprefix("Commit failed: ")
-            outcome = f"offsets were not committed ({words})"
-            self.uncommitted = f"what was printed may be printed again: {outcome}"
-            self.warn("commit", self.uncommitted)
 
     def log(self, level: int, form: str, *arguments: str) -> None:
         """Take a line of librdkafka's log, as logging.Logger does. A reset has no callback."""
@@ -562,6 +543,8 @@ class Watch:
         self.at_risk = False  # set by the worker: printed since the last good commit
         self.failed = False  # an error has been said; no second one is needed
         self.finished = False  # set by the worker at its end; if not, a defect has ended it
+        self.console_handler: object = None  # set by mind_console: ctypes holds no reference
+        self.clock_ahead = float("-inf")  # set by check_clock: seconds, of the monotonic clock
 
     def fail(self, text: str) -> None:
         """Say what has gone wrong."""
@@ -578,27 +561,58 @@ class Watch:
         self.signalled = min(now, self.signalled)
         self.stop = True
 
+    def mind_console(self, worker: threading.Thread) -> None:
+        """Stop in order where a console of Windows is closed.
+
+        Windows ends the process once its handler returns (Microsoft's HandlerRoutine), and that of
+        Python for SIGBREAK returns at once.
+        """
+        if sys.platform != "win32":
+            return
+        import ctypes
+
+        def handler(event: int) -> bool:
+            if event in (signal.CTRL_C_EVENT, signal.CTRL_BREAK_EVENT):
+                return False  # the next handler is Python's
+            self.stop = True
+            worker.join(STOP_SECONDS)
+            return True
+
+        self.console_handler = ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)(handler)
+        ctypes.windll.kernel32.SetConsoleCtrlHandler(self.console_handler, True)
+
     def wait(self, worker: threading.Thread) -> int:
-        """Wait for the worker's end, while it stops for STOP_SECONDS without progress at most."""
-        seen, moved = ("", 0), time.monotonic()
-        wall = time.time() - moved
+        """Wait for the worker's end; return the exit status.
+
+        Once it is to stop, it may stand still for STOP_SECONDS: then the process ends here.
+        """
+        last_state, last_progress = ("", 0), time.monotonic()
         while worker.is_alive():
             worker.join(POLL_SECONDS)  # in short steps: on Windows Ctrl-C does not interrupt a join
-            now = time.monotonic()
-            back, wall = wall - (time.time() - now), time.time() - now
-            if back > CLOCK_SECONDS and not self.stop:
-                self.fail(
-                    f"the clock was set back by {back:.0f} s, for which the client stands still"
-                )
-                self.stop = True
-            if not self.stop or seen != (self.doing, self.unwritten):
-                seen, moved = (self.doing, self.unwritten), now
-            elif now - moved > STOP_SECONDS:
-                again = "; what was printed last may be printed again" if self.at_risk else ""
-                if not self.failed or (self.at_risk and self.doing == "client"):
-                    self.fail(HANGS[self.doing] + (again if self.doing == "client" else ""))
+            self.check_clock()
+            now, state = time.monotonic(), (self.doing, self.unwritten)
+            if not self.stop or state != last_state:
+                last_state, last_progress = state, now
+            elif now - last_progress > STOP_SECONDS:
+                self.say_what_hangs()
                 os._exit(1)
         return 0 if self.finished and not self.failed else 1
+
+    def check_clock(self) -> None:
+        """Stop with an error where the wall clock, by which librdkafka waits, was set back."""
+        ahead = time.time() - time.monotonic()
+        back, self.clock_ahead = self.clock_ahead - ahead, ahead
+        if back > CLOCK_SECONDS and not self.stop:
+            self.fail(f"the clock was set back by {back:.0f} s, for which the client stands still")
+            self.stop = True
+
+    def say_what_hangs(self) -> None:
+        """Say what the worker hangs in, unless an error was said and nothing more is at risk."""
+        hang = HANGS[self.doing]
+        if self.doing == "client" and self.at_risk:
+            self.fail(f"{hang}; what was printed last may be printed again")
+        elif not self.failed:
+            self.fail(hang)
 
 
 # -- standard output
@@ -668,12 +682,12 @@ class Output:
                     os.set_blocking(self.descriptor, True)
                 rest = rest[written or 0 :]
         except OSError:
-            self.take_back(len(lines) - len(rest))
+            self.remove_part(len(lines) - len(rest))
             raise
         self.watch.doing, self.watch.unwritten = "client", 0
         return len(lines)
 
-    def take_back(self, size: int) -> None:
+    def remove_part(self, size: int) -> None:
         """Cut what a failed write has left at the end of a file: half a line would stay there."""
         with contextlib.suppress(OSError):
             end = os.lseek(self.descriptor, 0, os.SEEK_CUR)
@@ -733,11 +747,12 @@ class GroupConsumer:
         # set by a rebalance: None while it goes on; empty where other members have all
         self.assigned: set[int] | None = None
         self.unassigned_since = 0.0  # set by subscribe and by a revoke
-        self.lost = False  # set by on_lost until the next assignment
+        self.partitions_lost = False  # set by on_lost until the next assignment
         self.received = 0.0  # set by `poll`: when the last message came
         self.unstored: dict[int, Message] = {}  # set by print_messages: the last of each partition
         # set by on_revoke: raised there, it would hinder the unassign
         self.sync_error: OSError | None = None
+        self.uncommitted = ""  # set by on_commit: why the last commit failed
         self.places: dict[int, int] = {}  # set by `look`: where each partition stood
         self.ends: dict[int, int] = {}  # set by `look`: the end offset of each
         self.caught_up = 0.0  # set by `poll`: when the local queue was empty
@@ -771,22 +786,25 @@ class GroupConsumer:
 
         Raises Failure, and InterruptedError where the run is to stop.
         """
-        (found,) = self.ask(lambda seconds: [self.metadata(seconds)], "UNKNOWN_TOPIC_OR_PART")
-        partitions = [TopicPartition(self.topic, partition) for partition in found.partitions]
-        committed = self.ask(lambda seconds: self.committed(partitions, seconds), "COORDINATOR")
-        resumes = any(one.offset >= 0 for one in committed)
+        partitions = self.ask(self.partitions, ends_with="UNKNOWN_TOPIC_OR_PART")
+        of_group = self.ask(self.committed, partitions, unanswered="COORDINATOR")
+        resumes = any(one.offset >= 0 for one in of_group)
 
-        def offsets_at(timestamp: int) -> list[TopicPartition]:
-            return self.ask(lambda seconds: self.offsets_at(timestamp, partitions, seconds))
+        def of_topic(timestamp: int) -> list[TopicPartition]:
+            return self.ask(self.offsets_at, timestamp, partitions)
 
         if self.exit_at_end:
-            self.end_offsets = by_partition(offsets_at(OFFSET_END))
-        offsets, text = start_offsets(self.config, moment, resumes, offsets_at)
+            self.end_offsets = by_partition(of_topic(OFFSET_END))
+        offsets, text = start_offsets(self.config, moment, resumes, of_topic)
         if offsets or resumes:
             self.errors.placeholders["again"] = "some are printed again"
         greeting = f"{counted(len(partitions), 'partition')}, group {self.group}: {text}"
+
+        def commit(_: float) -> list[TopicPartition]:
+            return self.commit(offsets=offsets)
+
         # Kafka refuses this commit where the group has members, be it for another topic.
-        if offsets and not self.ask(lambda _: self.commit(offsets=offsets), "COORDINATOR"):
+        if offsets and not self.ask(commit, unanswered="COORDINATOR"):
             if moment is not None:
                 remedy = (
                     "stop every consumer of the group (one that was killed, or has a "
@@ -811,14 +829,14 @@ class GroupConsumer:
         )
 
     # requests
-    def metadata(self, seconds: float) -> Any:
-        """Return the topic's Metadata. Raises KafkaException where there is none."""
+    def partitions(self, seconds: float) -> list[TopicPartition]:
+        """Return the topic's partitions, by Metadata. Raises KafkaException where it has none."""
         found = self.client.list_topics(self.topic, timeout=seconds).topics.get(self.topic)
         if found is None:  # a proxy may leave it out
             raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         if found.error is not None:
             raise KafkaException(found.error)
-        return found
+        return [TopicPartition(self.topic, partition) for partition in found.partitions]
 
     def offsets_at(
         self, timestamp: int, partitions: Sequence[TopicPartition], seconds: float
@@ -838,8 +856,8 @@ class GroupConsumer:
         """Return the group's offsets, negative where there are none. Raises KafkaException."""
         try:
             return self.client.committed(partitions, timeout=seconds)
-        except KafkaException as failed:
-            if failed.args[0].name() == "GROUP_ID_NOT_FOUND":
+        except KafkaException as raised:
+            if raised.args[0].name() == "GROUP_ID_NOT_FOUND":
                 return partitions
             raise
 
@@ -847,34 +865,40 @@ class GroupConsumer:
         """Commit `offsets`, or what is stored, and return the outcome. Raises KafkaException."""
         return self.client.commit(asynchronous=False, **offsets) or []
 
-    def ask(self, request: Callable[[float], list[Any]], final: str = "") -> list[Any]:
-        """Repeat request(seconds) until it succeeds, and return its list.
+    def ask(
+        self,
+        request: Callable[..., list[Any]],
+        *arguments: Any,
+        ends_with: str = "",
+        unanswered: str = "",
+    ) -> list[Any]:
+        """Repeat request(*arguments, seconds) until it succeeds, and return its list.
 
-        [] where a commit is refused because the group has members. `final` is the code that this
-        request alone may end with, or the hint where none comes. Raises Failure in the end, and
-        InterruptedError once the run is to stop.
+        [] where a commit is refused because the group has members. `ends_with` is a code that ends
+        the run besides ENDS_RUN. `unanswered` is the hint where brokers answer, but not to this
+        request. Raises Failure in the end, and InterruptedError once the run is to stop.
         """
         began = time.monotonic()
         while not self.watch.stop:
             waited = time.monotonic() - began
             try:
                 # librdkafka drops an answer that comes after the timeout, so each try waits longer.
-                found = request(min(ANSWER_SECONDS, POLL_SECONDS + waited / 3))
+                found = request(*arguments, min(ANSWER_SECONDS, POLL_SECONDS + waited / 3))
                 self.errors.answered, self.errors.reason = True, ""
                 error = first_error(found)
-            except KafkaException as failed:
-                error = failed.args[0]
+            except KafkaException as raised:
+                error = raised.args[0]
             if error is None:
                 return found
             if error.name() in ("UNKNOWN_MEMBER_ID", "FENCED_INSTANCE_ID"):
                 return []
-            if error.name() in ENDS_RUN or error.name() == final:
+            if error.name() in ENDS_RUN or error.name() == ends_with:
                 raise Failure(self.errors.sentence(error))
             self.poll(1)  # calls error_cb
             if time.monotonic() - began > self.errors.retry_seconds():
                 if self.errors.answered and error.name() not in CONNECTION_ERRORS:
                     raise Failure(self.errors.sentence(error))
-                hint = final if self.errors.answered and final == "COORDINATOR" else ""
+                hint = unanswered if self.errors.answered else ""
                 raise Failure(self.errors.reason or self.errors.sentence(error, hint))
         raise InterruptedError
 
@@ -883,9 +907,9 @@ class GroupConsumer:
         """Take an assignment; the binding then applies it, and librdkafka asks where to begin."""
         new = {one.partition for one in partitions} | (self.assigned or set())
         self.assigned = new if new or self.told_of_none() else None
-        self.lost = False
+        self.partitions_lost = False
         self.places, self.ends, self.looked = {}, {}, float("-inf")
-        self.errors.uncommitted = ""
+        self.uncommitted = ""
         self.errors.broker_answered()
         if self.offsets_to_commit and partitions:
             self.commit_missing(partitions)
@@ -904,9 +928,9 @@ class GroupConsumer:
             offsets = [one for one in self.offsets_to_commit if one.partition in missing]
             if offsets:
                 self.commit(offsets=offsets)
-        except KafkaException as failed:
+        except KafkaException as raised:
             self.greeting = ""
-            words = failed.args[0].str()
+            words = raised.args[0].str()
             self.errors.warn("start", f"begins at the oldest message, as no commit works: {words}")
 
     def on_revoke(self, client: Consumer, partitions: list[TopicPartition]) -> None:
@@ -921,7 +945,7 @@ class GroupConsumer:
         """Drop what is not committed of partitions taken away: their new owner prints it again."""
         for one in partitions:
             self.unstored.pop(one.partition, None)
-        self.lost = True
+        self.partitions_lost = True
         self.forget(partitions)
 
     def forget(self, partitions: list[TopicPartition]) -> None:
@@ -932,8 +956,14 @@ class GroupConsumer:
 
     def on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """Take the outcome of a commit."""
-        self.errors.on_commit(error, partitions)
-        self.watch.at_risk = bool(self.unstored or self.errors.uncommitted)
+        if error is None:
+            self.uncommitted = ""
+        elif error.code() != KafkaError._NO_OFFSET:
+            words = error.str().removeprefix("Commit failed: ")
+            outcome = f"offsets were not committed ({words})"
+            self.uncommitted = f"what was printed may be printed again: {outcome}"
+            self.errors.warn("commit", self.uncommitted)
+        self.watch.at_risk = bool(self.unstored or self.uncommitted)
 
     # messages
     def poll(self, count: int) -> list[Message]:
@@ -942,8 +972,8 @@ class GroupConsumer:
         Raises Failure, and OSError where a sync in a rebalance has failed.
         """
         first = self.client.poll(POLL_SECONDS)
-        if self.errors.failure is not None:
-            raise self.errors.failure
+        if self.errors.ends_run is not None:
+            raise self.errors.ends_run
         if self.sync_error is not None:
             raise self.sync_error
         # What has come by now: waiting until a batch is full would be latency.
@@ -956,10 +986,10 @@ class GroupConsumer:
         if failed:
             batch = [message for message in batch if message.error() is None]
             for message in failed:
-                self.take_error(message)
+                self.on_error(message)
         return batch
 
-    def take_error(self, message: Message) -> None:
+    def on_error(self, message: Message) -> None:
         """Take an error that came in place of a message."""
         error = message.error()
         assert error is not None
@@ -992,8 +1022,8 @@ class GroupConsumer:
             return
         try:
             self.on_commit(first_error(self.commit()), [])
-        except KafkaException as failed:
-            self.on_commit(failed.args[0], [])
+        except KafkaException as raised:
+            self.on_commit(raised.args[0], [])
 
     def at_end(self) -> bool:
         """Tell whether --exit-at-end ends the run.
@@ -1004,10 +1034,7 @@ class GroupConsumer:
         if not self.exit_at_end:
             return False
         if self.assigned is None:
-            # A spare member, or an outage: that looks the same, but for `lost`.
-            spare = not self.told_of_none() and not self.lost
-            waited = time.monotonic() - self.unassigned_since
-            return spare and waited > SPARE_SECONDS and self.answers()
+            return self.is_spare()
         unfinished = [
             TopicPartition(self.topic, partition)
             for partition in self.assigned
@@ -1015,6 +1042,15 @@ class GroupConsumer:
         ]
         positions = self.client.position(unfinished)
         return all(one.offset >= self.end_offsets[one.partition] for one in positions)
+
+    def is_spare(self) -> bool:
+        """Tell whether a member that the group tells nothing has had no partitions for long.
+
+        An outage looks the same, but for `partitions_lost`, and that no broker answers.
+        """
+        waited = time.monotonic() - self.unassigned_since
+        silent = not self.told_of_none() and not self.partitions_lost
+        return silent and waited > SPARE_SECONDS and self.answers()
 
     def say_who_has_it(self) -> None:
         """Say, also with --quiet, where a member without partitions has nothing to print."""
@@ -1056,7 +1092,7 @@ class GroupConsumer:
         if errors.doubt is not None and now - errors.doubt[0] >= DOWN_SECONDS:
             if not self.answers(self.client.assignment()):
                 errors.outage = True
-                errors.warn("connection", errors.doubt[1])
+                errors.warn("connection", errors.doubt[1], retried=True)
             errors.doubt = None
         waited = now - self.unassigned_since
         outage = errors.outage or self.unanswered_since
@@ -1065,7 +1101,7 @@ class GroupConsumer:
                 "the group still counts a consumer that was killed, or waits for another member"
             )
             text = f"no partitions assigned yet: {reason}, or has more members than partitions"
-            errors.warn("group", f"{text}; trying again until it works")
+            errors.warn("group", text, retried=True)
         if now - self.looked >= LOOK_SECONDS:
             self.look()
 
@@ -1075,7 +1111,7 @@ class GroupConsumer:
             if partitions:
                 self.offsets_at(OFFSET_END, partitions, ANSWER_SECONDS)
             else:
-                self.metadata(ANSWER_SECONDS)
+                self.partitions(ANSWER_SECONDS)
         except KafkaException:
             return False
         return True
@@ -1087,9 +1123,9 @@ class GroupConsumer:
         """
         now = time.monotonic()
         try:
-            self.metadata(ANSWER_SECONDS)
-        except KafkaException as failed:
-            error = failed.args[0]
+            self.partitions(ANSWER_SECONDS)
+        except KafkaException as raised:
+            error = raised.args[0]
             if error.name() != "UNKNOWN_TOPIC_OR_PART":
                 self.denied_since = 0.0
                 return
@@ -1108,20 +1144,20 @@ class GroupConsumer:
         standing: dict[int, int] = {}
         try:
             if assigned:
-                standing = self.standing(assigned)
+                standing = self.standing_still(assigned)
             else:
-                self.metadata(ANSWER_SECONDS)
-        except KafkaException as failed:
+                self.partitions(ANSWER_SECONDS)
+        except KafkaException as raised:
             self.unanswered_since = self.unanswered_since or self.looked
             unanswered = self.looked - self.unanswered_since
             # Where other partitions give messages, a new client would only stop them for a while.
             silent = min(unanswered, self.looked - self.received)
-            text = self.errors.sentence(failed.args[0])
+            text = self.errors.sentence(raised.args[0])
             if silent >= OUTAGE_SECONDS:
                 self.renew("outage", f"no answer for {silent:.0f} s: {text}")
             elif unanswered >= LOOK_SECONDS:
                 text = f"a partition's leader does not answer: {text}"
-                self.errors.warn("connection", f"{text}; trying again until it works")
+                self.errors.warn("connection", text, retried=True)
             return
         self.unanswered_since = 0.0
         if standing:
@@ -1132,19 +1168,18 @@ class GroupConsumer:
                 text = f"partitions {names} stand still with {waiting} to read"
             self.renew("standing", text)
 
-    def standing(self, assigned: list[TopicPartition]) -> dict[int, int]:
+    def standing_still(self, assigned: list[TopicPartition]) -> dict[int, int]:
         """Return the partitions that have not moved since the last look, with what waits in each.
 
         The broker is asked only for those: on a slow link, an answer that waits behind messages
         would come too late, and librdkafka would end the connection. Raises KafkaException.
         """
-        places = by_partition(self.client.position(assigned))
+        last, places = self.places, by_partition(self.client.position(assigned))
         unread = [one for one in assigned if places[one.partition] < 0]
         for one in self.committed(unread, ANSWER_SECONDS) if unread else []:
             places[one.partition] = max(one.offset, -1)
-        known = self.places
         unmoved = [
-            one for one in assigned if places[one.partition] in (-1, known.get(one.partition))
+            one for one in assigned if places[one.partition] in (-1, last.get(one.partition))
         ]
         ends = by_partition(self.offsets_at(OFFSET_END, unmoved, ANSWER_SECONDS))
         behind = [one for one in unmoved if places[one.partition] < ends[one.partition]]
@@ -1154,10 +1189,10 @@ class GroupConsumer:
             end = ends[partition]
             if places[partition] < 0:  # nothing is committed
                 first = end if skips_to_end(self.config) else begin
-                places[partition] = known.get(partition, first)
-            place = max(places[partition], begin)  # what is before that was deleted
-            if partition in known and place < end:
-                standing[partition] = end - place
+                places[partition] = last.get(partition, first)
+            waiting = end - max(places[partition], begin)  # what is before `begin` was deleted
+            if partition in last and waiting > 0:
+                standing[partition] = waiting
         self.places, self.ends = places, ends
         # Else they wait in the local queue, behind a slow reader.
         return standing if self.looked - self.caught_up < ANSWER_SECONDS else {}
@@ -1194,7 +1229,7 @@ class Progress:
         self.printed = self.bytes_printed = 0
         self.printed_before = self.bytes_before = 0  # of the last line
         self.newest = 0  # the latest timestamp of the last interval with messages, in milliseconds
-        self.quiet = True  # no message has come since the last line
+        self.idle = True  # no message has come since the last line
 
     def show(self, now: float) -> None:
         """Say how fast it is and how much waits, where that is due."""
@@ -1212,9 +1247,9 @@ class Progress:
                 columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
                 self.consumer.errors.note(text[: columns - 1], "\r")
         else:
-            moment = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-            self.consumer.errors.note(f"{moment} {text}")
-        self.shown, self.quiet = now, True
+            local_time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+            self.consumer.errors.note(f"{local_time} {text}")
+        self.shown, self.idle = now, True
         self.printed_before, self.bytes_before = self.printed, self.bytes_printed
 
 
@@ -1279,8 +1314,8 @@ def print_batch(
             consumer.errors.outage = False
             consumer.errors.note(f"{consumer.topic}: messages come again")
         newest = max(one.timestamp()[1] for one in last.values())
-        progress.newest = newest if progress.quiet else max(progress.newest, newest)
-        progress.quiet = False
+        progress.newest = newest if progress.idle else max(progress.newest, newest)
+        progress.idle = False
     progress.printed += printed
 
 
@@ -1313,8 +1348,8 @@ def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace)
         if failure:
             watch.fail(failure)
         consumer.client.close()  # commits what is stored, and leaves the group
-    if consumer.errors.uncommitted and not failure:
-        watch.fail(consumer.errors.uncommitted)
+    if consumer.uncommitted and not failure:
+        watch.fail(consumer.uncommitted)
     watch.finished = True
 
 
@@ -1340,6 +1375,7 @@ def run(arguments: argparse.Namespace) -> int:
         if name == "SIGTERM" or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, watch.on_signal)
     worker = threading.Thread(target=work, args=(consumer, output, arguments), daemon=True)
+    watch.mind_console(worker)
     worker.start()
     return watch.wait(worker)
 
