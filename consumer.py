@@ -475,7 +475,7 @@ def skips_to_end(config: dict[str, str]) -> bool:
 
 
 def reset_policy(config: dict[str, str]) -> str:
-    """Return the client's auto.offset.reset: the last column of start_offsets' table."""
+    """Return the client's auto.offset.reset, for what has no committed offset (see the table)."""
     if starts_at_end(config) and not skips_to_end(config):
         return "earliest"
     return config["auto.offset.reset"]
@@ -493,15 +493,16 @@ def start_offsets(
     offsets_at(timestamp) asks the broker. A partition with a committed offset begins there.
     One without begins so:
 
-    --from  auto.offset.reset  auto.commit  group    committed at the start  added or deleted later
-    given   any                any          any      all, to that moment     reset_policy
-    -       latest             true         new      all, to the end         oldest message
-    -       latest             true         resumes  nothing: oldest         oldest message
-    -       latest             false        any      nothing: the end        the end
-    -       earliest           any          any      nothing: oldest         oldest message
-    -       error              any          any      nothing: ends the run   ends the run
+    --from  auto.offset.reset  auto.commit  group    begins at              added or deleted later
+    given   any                any          any      that time (committed)  as in the other rows
+    -       latest             true         new      the end (committed)    oldest message
+    -       latest             true         resumes  oldest message         oldest message
+    -       latest             false        any      the end                the end
+    -       earliest           any          any      oldest message         oldest message
+    -       error              any          any      nowhere: ends the run  nowhere: ends the run
 
-    Where the group has members, what is to be committed is committed at the assignment.
+    The rows without "(committed)" are reset_policy's, and librdkafka's work. Where the group has
+    members, what is to be committed is committed at the assignment (commit_missing).
     """
     if moment is not None:
         ends = offsets_at(OFFSET_END)  # first: what comes between the requests is not skipped
