@@ -12,7 +12,8 @@
     stopped: 1 message in 0:00:01
 
 An offset is stored for commit only after its line has been written, and, if standard output is a
-file, has been synced to disk. So a crash repeats messages but skips none: at least once.
+file, has been synced to disk. So a crash repeats messages but skips none: at least once, unless
+the INI turns enable.auto.commit off.
 
 A worker thread does all that touches Kafka and standard output. The main thread waits for it and
 for signals, and ends the process if the worker hangs while it stops.
@@ -41,7 +42,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 try:
-    # Imported here because the client imports it lazily, which fails once no file can be opened.
+    # The client would import it late, which fails if no file can be opened then.
     import confluent_kafka.admin
     from confluent_kafka import (
         OFFSET_BEGINNING,
@@ -82,11 +83,11 @@ DEFAULTS = {
 POLL_SECONDS = 0.2  # the longest wait for a message before a signal is noticed
 ANSWER_SECONDS = 2  # the longest wait for one request before it is sent again
 START_SECONDS = 10  # until a broker has to answer; a slow link with TLS and SCRAM needs three
-DOWN_SECONDS = 3  # the same once every broker has failed: its second address may still work
-LEADER_SECONDS = 20  # how long one is repeated once any broker has answered; a new leader takes 9 s
+DOWN_SECONDS = 3  # the same once all brokers have failed: a second address may still work
+LEADER_SECONDS = 20  # the same once a broker has answered; a new leader takes 9 s
 REFUSED_SECONDS = 30  # a login or TLS refused for so long is refused for good
-GROUP_SECONDS = 10  # without an assignment until that is said
-SPARE_SECONDS = 60  # the same until --exit-at-end ends; a killed member has left the group by then
+GROUP_SECONDS = 10  # without partitions until a warning
+SPARE_SECONDS = 60  # the same until --exit-at-end ends; a killed member is out of the group by then
 LOOK_SECONDS = 60  # between two looks at whether a partition stands still
 OUTAGE_SECONDS = 300  # without any answer until a new client is made
 SYNC_SECONDS = 1  # between two syncs of a file
@@ -94,7 +95,7 @@ STOP_SECONDS = 5  # without progress while stopping; `docker stop` gives ten
 TWICE_SECONDS = 0.04  # signals closer together count as one: timeout(1) sends each twice
 QUIET_SECONDS = 60  # between two warnings of a kind; librdkafka repeats an error every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
-CLOCK_SECONDS = 10  # a larger step back of the clock would let librdkafka stand still as long
+CLOCK_SECONDS = 10  # if the clock goes back by more, librdkafka waits that long
 
 BATCH = 100  # most messages handled before signals are checked again; 1000 takes 3 % more CPU time
 WRITE_BYTES = 1 << 16  # write once this much is collected; 1 MB exceeds the CPU cache: 10 % slower
@@ -107,7 +108,7 @@ MAX_INFLATED = 16 << 20  # bytes; the vendor's messages have at most 1 MB before
 # Without TERM a Windows console might print them.
 ESCAPES = os.environ.get("TERM", "dumb") != "dumb"
 TERMINAL_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")  # JSON escapes the others
-INI_FORM = 'after the one line [kafka], each line is "key = value"'
+INI_FORM = 'after the one line [kafka], each line is "key = value", each key once'
 START_FORMS = (
     "beginning, end, 30m, 2h, 1d or 2026-11-23T10:00[:00][Z|+02:00] (local time without a zone)"
 )
@@ -145,7 +146,7 @@ def counted(number: int, noun: str) -> str:
 def read_config(path: str) -> dict[str, str]:
     """Return DEFAULTS and the properties of an INI, in which paths are relative to the INI.
 
-    Raises Failure, whose text quotes no value.
+    Raises Failure, whose text quotes no value but a path.
     """
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys as written
@@ -163,8 +164,7 @@ def read_config(path: str) -> dict[str, str]:
     except configparser.Error as error:  # its own text may quote a password
         bad = getattr(error, "errors", None)
         number = bad[0][0] if bad else getattr(error, "lineno", 0)
-        form = 'after [kafka], each line is "key = value", each key once'
-        raise Failure(f"{path}, line {number}: {form}") from None
+        raise Failure(f"{path}, line {number}: {INI_FORM}") from None
     if parser.sections() != ["kafka"]:
         raise Failure(f"{path}: {INI_FORM}: see config.example.ini")
     settings = {key: value for key, value in parser["kafka"].items() if value}
@@ -186,7 +186,7 @@ def check_settings(path: str, written: Iterable[str], settings: dict[str, str]) 
     for key in written:
         name = re.sub(r"[^a-zA-Z0-9._-].*", "", key)  # what follows may be a password
         if name != key:
-            raise Failure(f"{path}: {INI_FORM}, but there is more, perhaps invisible, at {name!r}")
+            raise Failure(f"{path}: there is more, perhaps invisible, at {name!r}: {INI_FORM}")
         if ("_" in key and key != "log_level") or key in ("logger", "default.topic.config"):
             raise Failure(f"{path}: {key} is for programs, and cannot be set here")
     for key, value in settings.items():
@@ -229,7 +229,7 @@ lz4_context = create_decompression_context()  # one for each message would take 
 def decompress(value: bytes) -> bytes:
     """Return what the LZ4 frames in `value` hold, one after the other.
 
-    Return `value` itself unless it is whole frames and nothing else, of MAX_INFLATED bytes at most.
+    Return `value` itself unless it is only whole frames that hold at most MAX_INFLATED bytes.
     """
     parts = []
     budget, position = MAX_INFLATED, 0
@@ -355,8 +355,9 @@ NOISE = re.compile(
 class Errors:
     """What an error becomes: the end of the run, or a warning.
 
-    A wrong password: error_cb keeps its sentence in `reason`; `ask` (at the start) or `check`
-    (later) raises it as a Failure; `work` says it; Watch.wait returns 1.
+    A wrong password: error_cb makes its sentence from HINTS and keeps it in `reason`. `ask` (at
+    the start, once all brokers are down) or `check` (after REFUSED_SECONDS) raises it as a
+    Failure. `work` says it, and Watch.wait returns 1.
     """
 
     def __init__(self, config: dict[str, str], arguments: argparse.Namespace) -> None:
@@ -376,8 +377,9 @@ class Errors:
         self.all_down = False  # before the first answer: each has failed, so waiting is useless
         self.reason = ""  # the best explanation so far of why there is no answer
         self.refused_since = 0.0  # login or TLS, without an answer in between; 0 for not at all
-        self.refused_last = 0.0  # so that two refusals an hour apart are not one that lasts
-        self.ends_run: Failure | None = None  # raised by `poll`: here it would come out of close()
+        self.refused_last = 0.0  # when last: two refusals an hour apart are two
+        self.final: Failure | None = None  # raised by `poll`: error_cb runs in close(), too
+        self.connection_lost = 0.0  # when last
         self.doubt: tuple[float, str] | None = None  # (when, why) of a loss not yet confirmed
         self.outage = False  # a loss was confirmed, and no message has come since
         self.denied = False  # some broker does not know the topic; confirm_topic decides
@@ -416,18 +418,18 @@ class Errors:
         if code in AUTH_ERRORS:
             if not self.refused_since or now - self.refused_last >= QUIET_SECONDS:
                 self.refused_since = now
-            self.refused_last = now
-        if code in AUTH_ERRORS or (code != "_ALL_BROKERS_DOWN" and not self.refused_since):
+            self.refused_last, self.reason = now, text
+        elif not self.reason or (code != "_ALL_BROKERS_DOWN" and not self.refused_since):
             self.reason = text
-        self.reason = self.reason or text
         if code in ENDS_RUN:
-            self.ends_run = self.ends_run or Failure(text)
+            self.final = self.final or Failure(text)
         elif code == "UNKNOWN_TOPIC_OR_PART" and "logical offset" in error.str():
             # A node that is behind says so; librdkafka asks again each half second.
             self.warn("topic", error.str(), retried=True)
         elif code == "UNKNOWN_TOPIC_OR_PART":
             self.denied = True
         elif code in CONNECTION_ERRORS and self.answered:
+            self.connection_lost = now
             self.doubt = self.doubt or (now, text)
         elif self.answered:
             self.warn(code, text)
@@ -446,7 +448,7 @@ class Errors:
         """Tell whether login or TLS has been refused for REFUSED_SECONDS."""
         return self.refused_last - self.refused_since >= REFUSED_SECONDS
 
-    def broker_answered(self) -> None:
+    def forget_refusals(self) -> None:
         """Forget refusals: some broker accepts this login."""
         self.refused_since = self.refused_last = 0.0
 
@@ -470,13 +472,13 @@ def starts_at_end(config: dict[str, str]) -> bool:
 
 
 def skips_to_end(config: dict[str, str]) -> bool:
-    """Tell whether what comes in a rebalance is skipped, as nothing is committed."""
+    """Tell whether messages of a rebalance are skipped, as nothing is committed."""
     return starts_at_end(config) and not commits_offsets(config)
 
 
 def reset_policy(config: dict[str, str]) -> str:
-    """Return the client's auto.offset.reset, for what has no committed offset (see the table)."""
-    if starts_at_end(config) and not skips_to_end(config):
+    """Return the client's auto.offset.reset (see the table in start_offsets)."""
+    if starts_at_end(config) and commits_offsets(config):
         return "earliest"
     return config["auto.offset.reset"]
 
@@ -490,8 +492,8 @@ def start_offsets(
     """Return the offsets to commit before the group is joined, and what the user is told.
 
     `moment` is --from (see start_time); `resumes`: the group has an offset of any partition;
-    offsets_at(timestamp) asks the broker. A partition with a committed offset begins there.
-    One without begins so:
+    offsets_at(timestamp) asks the broker. Without --from, a partition with a committed offset
+    begins there. All others begin so:
 
     --from  auto.offset.reset  auto.commit  group    begins at              added or deleted later
     given   any                any          any      that time (committed)  as in the other rows
@@ -501,8 +503,8 @@ def start_offsets(
     -       earliest           any          any      oldest message         oldest message
     -       error              any          any      nowhere: ends the run  nowhere: ends the run
 
-    The rows without "(committed)" are reset_policy's, and librdkafka's work. Where the group has
-    members, what is to be committed is committed at the assignment (commit_missing).
+    librdkafka does the rows without "(committed)", by reset_policy. Where the group has members,
+    commit_missing commits at the assignment.
     """
     if moment is not None:
         ends = offsets_at(OFFSET_END)  # first: what comes between the requests is not skipped
@@ -520,7 +522,7 @@ def start_offsets(
         # Committed, so that a restart does not begin at an end that is later.
         ends = offsets_at(OFFSET_END) if commits_offsets(config) else []
         return ends, "waits for new messages"
-    if reset_policy(config).lower() == "error":
+    if config["auto.offset.reset"].lower() == "error":
         return [], "has no offset to begin at"
     return [], "starts at the beginning"
 
@@ -534,14 +536,18 @@ HANGS = {  # what the worker does -> what is wrong where it hangs
 
 
 class Watch:
-    """What the main thread and the worker know of each other."""
+    """What the main thread and the worker know of each other.
+
+    Once `stop` is set, the worker hangs if neither `doing` nor `unwritten` changes for
+    STOP_SECONDS. `wait` then says the sentence of HANGS, and ends the process with status 1.
+    """
 
     def __init__(self) -> None:
-        self.stop = False  # set by a signal, by the clock, and at the worker's end
+        self.stop = False  # set by a signal, a closed console, the clock, and at the worker's end
         self.signalled = float("inf")  # set by the first signal: when; the second ends the process
         self.doing = "client"  # a key of HANGS, set by Output.write, Output.sync and `work`
         self.unwritten = 0  # set by the worker: bytes of the current write not yet accepted
-        self.at_risk = False  # set by the worker: printed since the last good commit
+        self.at_risk = False  # set by the worker: printed since a commit last succeeded
         self.failed = False  # an error has been said; no second one is needed
         self.finished = False  # set by the worker at its end; if not, a defect has ended it
         self.console_handler: object = None  # set by mind_console: ctypes holds no reference
@@ -604,7 +610,7 @@ class Watch:
         ahead = time.time() - time.monotonic()
         back, self.clock_ahead = self.clock_ahead - ahead, ahead
         if back > CLOCK_SECONDS and not self.stop:
-            self.fail(f"the clock was set back by {back:.0f} s, for which the client stands still")
+            self.fail(f"the clock was set back by {back:.0f} s, so the client waits: run it again")
             self.stop = True
 
     def say_what_hangs(self) -> None:
@@ -747,19 +753,18 @@ class GroupConsumer:
         self.greeting = ""  # set by `start` where it is true only after the assignment
         # set by a rebalance: None while it goes on; empty where other members have all
         self.assigned: set[int] | None = None
-        self.unassigned_since = 0.0  # set by subscribe and by a revoke
-        self.partitions_lost = False  # set by on_lost until the next assignment
+        self.unassigned_since = 0.0  # set by subscribe and `forget`
         self.received = 0.0  # set by `poll`: when the last message came
         self.unstored: dict[int, Message] = {}  # set by print_messages: the last of each partition
         # set by on_revoke: raised there, it would hinder the unassign
         self.sync_error: OSError | None = None
         self.uncommitted = ""  # set by on_commit: why the last commit failed
         self.places: dict[int, int] = {}  # set by `look`: where each partition stood
-        self.ends: dict[int, int] = {}  # set by `look`: the end offset of each
+        self.ends: dict[int, int] = {}  # set by `look`: the end offset of each that did not move
         self.caught_up = 0.0  # set by `poll`: when the local queue was empty
         self.looked = 0.0  # set by `look`, by subscribe, and by on_assign to look at once
-        self.unanswered_since = 0.0  # set by `look`: when the first had no answer; 0 for none
-        self.denied_since = 0.0  # set by confirm_topic: by Metadata; 0 for not at all
+        self.unanswered_since = 0.0  # set by `look`: since when it has no answer; 0: it has
+        self.denied_since = 0.0  # set by confirm_topic: since when Metadata does; 0: no
         self.renewed = float("-inf")  # set by `renew`: when
         self.client = self.new_client()  # set by `renew`, too
 
@@ -787,7 +792,7 @@ class GroupConsumer:
 
         Raises Failure, and InterruptedError where the run is to stop.
         """
-        partitions = self.ask(self.partitions, ends_with="UNKNOWN_TOPIC_OR_PART")
+        partitions = self.ask(self.topic_partitions, ends_with="UNKNOWN_TOPIC_OR_PART")
         of_group = self.ask(self.committed, partitions, unanswered="COORDINATOR")
         resumes = any(one.offset >= 0 for one in of_group)
 
@@ -801,11 +806,11 @@ class GroupConsumer:
             self.errors.placeholders["again"] = "some are printed again"
         greeting = f"{counted(len(partitions), 'partition')}, group {self.group}: {text}"
 
-        def commit(_: float) -> list[TopicPartition]:
+        def commit_start(_: float) -> list[TopicPartition]:
             return self.commit(offsets=offsets)
 
         # Kafka refuses this commit where the group has members, be it for another topic.
-        if offsets and not self.ask(commit, unanswered="COORDINATOR"):
+        if offsets and not self.ask(commit_start, unanswered="COORDINATOR"):
             if moment is not None:
                 remedy = (
                     "stop every consumer of the group (one that was killed, or has a "
@@ -830,7 +835,7 @@ class GroupConsumer:
         )
 
     # requests
-    def partitions(self, seconds: float) -> list[TopicPartition]:
+    def topic_partitions(self, seconds: float) -> list[TopicPartition]:
         """Return the topic's partitions, by Metadata. Raises KafkaException where it has none."""
         found = self.client.list_topics(self.topic, timeout=seconds).topics.get(self.topic)
         if found is None:  # a proxy may leave it out
@@ -875,9 +880,9 @@ class GroupConsumer:
     ) -> list[Any]:
         """Repeat request(*arguments, seconds) until it succeeds, and return its list.
 
-        [] where a commit is refused because the group has members. `ends_with` is a code that ends
-        the run besides ENDS_RUN. `unanswered` is the hint where brokers answer, but not to this
-        request. Raises Failure in the end, and InterruptedError once the run is to stop.
+        [] where a commit is refused because the group has members. `ends_with`: one more code that
+        ends the run. `unanswered`: the hint if brokers answer, but not this request. Raises Failure
+        in the end, and InterruptedError once the run is to stop.
         """
         began = time.monotonic()
         while not self.watch.stop:
@@ -889,6 +894,7 @@ class GroupConsumer:
                 error = first_error(found)
             except KafkaException as raised:
                 error = raised.args[0]
+                self.errors.answered |= error.code() > 0  # Kafka's own codes: a broker sent it
             if error is None:
                 return found
             if error.name() in ("UNKNOWN_MEMBER_ID", "FENCED_INSTANCE_ID"):
@@ -908,10 +914,9 @@ class GroupConsumer:
         """Take an assignment; the binding then applies it, and librdkafka asks where to begin."""
         new = {one.partition for one in partitions} | (self.assigned or set())
         self.assigned = new if new or self.told_of_none() else None
-        self.partitions_lost = False
         self.places, self.ends, self.looked = {}, {}, float("-inf")
         self.uncommitted = ""
-        self.errors.broker_answered()
+        self.errors.forget_refusals()
         if self.offsets_to_commit and partitions:
             self.commit_missing(partitions)
         if self.greeting:
@@ -922,20 +927,21 @@ class GroupConsumer:
         self.errors.note(f"{self.topic}: assigned {count}{others}")
 
     def commit_missing(self, partitions: list[TopicPartition]) -> None:
-        """Commit where assigned partitions without an offset begin: librdkafka asks after that."""
+        """Commit the start of assigned partitions without one, before librdkafka asks."""
         try:
             committed = self.committed(partitions, ANSWER_SECONDS)
             missing = {one.partition for one in committed if one.offset < 0 and one.error is None}
             offsets = [one for one in self.offsets_to_commit if one.partition in missing]
-            if offsets:
-                self.commit(offsets=offsets)
+            error = first_error(self.commit(offsets=offsets)) if offsets else None
         except KafkaException as raised:
+            error = raised.args[0]
+        if error is not None:
             self.greeting = ""
-            words = raised.args[0].str()
-            self.errors.warn("start", f"begins at the oldest message, as no commit works: {words}")
+            text = f"begins at the oldest message, as no commit works: {error.str()}"
+            self.errors.warn("start", text)
 
     def on_revoke(self, client: Consumer, partitions: list[TopicPartition]) -> None:
-        """Store what was printed of partitions that go: librdkafka commits it before they do."""
+        """Store what was printed: librdkafka commits it before the partitions go."""
         try:
             self.store()
         except OSError as error:
@@ -943,20 +949,20 @@ class GroupConsumer:
         self.forget(partitions)
 
     def on_lost(self, client: Consumer, partitions: list[TopicPartition]) -> None:
-        """Drop what is not committed of partitions taken away: their new owner prints it again."""
+        """Drop what is not stored of partitions taken away: their new owner prints it again."""
         for one in partitions:
             self.unstored.pop(one.partition, None)
-        self.partitions_lost = True
         self.forget(partitions)
 
     def forget(self, partitions: list[TopicPartition]) -> None:
-        """Take partitions out of the assignment; without any, a new one is waited for."""
+        """Take partitions out of the assignment; None if none are left."""
         left = (self.assigned or set()) - {one.partition for one in partitions}
         self.assigned = left or None
         self.unassigned_since = time.monotonic()
 
     def on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """Take the outcome of a commit."""
+        error = error if error is not None else first_error(partitions)
         if error is None:
             self.uncommitted = ""
         elif error.code() != KafkaError._NO_OFFSET:
@@ -973,31 +979,24 @@ class GroupConsumer:
         Raises Failure, and OSError where a sync in a rebalance has failed.
         """
         first = self.client.poll(POLL_SECONDS)
-        if self.errors.ends_run is not None:
-            raise self.errors.ends_run
-        if self.sync_error is not None:
-            raise self.sync_error
         # What has come by now: waiting until a batch is full would be latency.
         batch = [] if first is None else [first, *self.client.consume(count - 1, 0)]
+        if self.errors.final is not None:
+            raise self.errors.final
+        if self.sync_error is not None:
+            raise self.sync_error
         if batch:
             self.received = time.monotonic()
         if len(batch) < count:
             self.caught_up = time.monotonic()
-        failed = [message for message in batch if message.error() is not None]
-        if failed:
-            batch = [message for message in batch if message.error() is None]
-            for message in failed:
-                self.on_error(message)
+        failed = [(one, error) for one in batch if (error := one.error()) is not None]
+        for message, error in failed:
+            batch.remove(message)
+            if error.name() == "_PARTITION_EOF":
+                self.end_offsets.pop(message.partition() or 0, None)
+            else:
+                self.errors.error_cb(error)
         return batch
-
-    def on_error(self, message: Message) -> None:
-        """Take an error that came in place of a message."""
-        error = message.error()
-        assert error is not None
-        if error.name() == "_PARTITION_EOF":
-            self.end_offsets.pop(message.partition() or 0, None)
-        else:
-            self.errors.error_cb(error)
 
     def store(self) -> None:
         """Store the offsets of what was printed, once the disk has it. Raises OSError.
@@ -1022,15 +1021,16 @@ class GroupConsumer:
         if not self.assigned or not commits_offsets(self.config):
             return
         try:
-            self.on_commit(first_error(self.commit()), [])
+            self.on_commit(None, self.commit())
         except KafkaException as raised:
             self.on_commit(raised.args[0], [])
 
     def at_end(self) -> bool:
         """Tell whether --exit-at-end ends the run.
 
-        It does once all assigned partitions have reached the ends of when it started. Never while
-        partitions are being assigned anew, except for a spare member.
+        It does once all assigned partitions have reached the ends of when it started, and at once
+        where the group says that other members have all. In a rebalance (`assigned` is None) it
+        goes on. Where the group says nothing, a spare member ends after SPARE_SECONDS.
         """
         if not self.exit_at_end:
             return False
@@ -1045,13 +1045,12 @@ class GroupConsumer:
         return all(one.offset >= self.end_offsets[one.partition] for one in positions)
 
     def is_spare(self) -> bool:
-        """Tell whether a member that the group tells nothing has had no partitions for long.
+        """Tell whether a member has had no partitions for long, where the group does not say so.
 
-        An outage looks the same, but for `partitions_lost`, and that no broker answers.
+        So it looks where the coordinator is away, too: a lost connection begins the wait anew.
         """
-        waited = time.monotonic() - self.unassigned_since
-        silent = not self.told_of_none() and not self.partitions_lost
-        return silent and waited > SPARE_SECONDS and self.answers()
+        waited = time.monotonic() - max(self.unassigned_since, self.errors.connection_lost)
+        return not self.told_of_none() and waited > SPARE_SECONDS and self.answers()
 
     def say_who_has_it(self) -> None:
         """Say, also with --quiet, where a member without partitions has nothing to print."""
@@ -1060,9 +1059,9 @@ class GroupConsumer:
             say(f"warning: nothing of {self.topic} was left to print: {others}")
 
     def told_of_none(self) -> bool:
-        """Tell whether the group says for good where a member gets no partitions.
+        """Tell whether an empty assignment is final.
 
-        KIP-848 does not say it; a cooperative group says it first to each new member.
+        KIP-848 sends none; a cooperative group first sends one to each new member.
         """
         strategy = self.config.get("partition.assignment.strategy", "")
         return self.config.get("group.protocol") != "consumer" and "cooperative" not in strategy
@@ -1089,19 +1088,18 @@ class GroupConsumer:
         if errors.refused_for_good():
             if not self.answers():
                 raise Failure(errors.reason)
-            errors.broker_answered()
+            errors.forget_refusals()
         if errors.doubt is not None and now - errors.doubt[0] >= DOWN_SECONDS:
             if not self.answers(self.client.assignment()):
                 errors.outage = True
                 errors.warn("connection", errors.doubt[1], retried=True)
             errors.doubt = None
-        waited = now - self.unassigned_since
-        outage = errors.outage or self.unanswered_since
-        if self.assigned is None and waited >= GROUP_SECONDS and not outage:
-            reason = (
-                "the group still counts a consumer that was killed, or waits for another member"
+        waits = self.assigned is None and now - self.unassigned_since >= GROUP_SECONDS
+        if waits and not errors.outage and not self.unanswered_since:
+            text = (
+                "no partitions assigned yet: the group still counts a consumer that was killed, "
+                "waits for another member or its coordinator, or has more members than partitions"
             )
-            text = f"no partitions assigned yet: {reason}, or has more members than partitions"
             errors.warn("group", text, retried=True)
         if now - self.looked >= LOOK_SECONDS:
             self.look()
@@ -1112,19 +1110,19 @@ class GroupConsumer:
             if partitions:
                 self.offsets_at(OFFSET_END, partitions, ANSWER_SECONDS)
             else:
-                self.partitions(ANSWER_SECONDS)
+                self.topic_partitions(ANSWER_SECONDS)
         except KafkaException:
             return False
         return True
 
     def confirm_topic(self) -> None:
-        """Ask whether the topic that a node denied is there, and begin anew where it is.
+        """Ask whether the topic that a node denied is there; if so, start a new client.
 
         Raises Failure where Metadata has denied it for LEADER_SECONDS.
         """
         now = time.monotonic()
         try:
-            self.partitions(ANSWER_SECONDS)
+            self.topic_partitions(ANSWER_SECONDS)
         except KafkaException as raised:
             error = raised.args[0]
             if error.name() != "UNKNOWN_TOPIC_OR_PART":
@@ -1147,7 +1145,7 @@ class GroupConsumer:
             if assigned:
                 standing = self.standing_still(assigned)
             else:
-                self.partitions(ANSWER_SECONDS)
+                self.topic_partitions(ANSWER_SECONDS)
         except KafkaException as raised:
             self.unanswered_since = self.unanswered_since or self.looked
             unanswered = self.looked - self.unanswered_since
@@ -1161,6 +1159,8 @@ class GroupConsumer:
                 self.errors.warn("connection", text, retried=True)
             return
         self.unanswered_since = 0.0
+        if not assigned:
+            self.errors.outage = False  # else a message ends it
         if standing:
             names = ", ".join(map(str, standing))
             waiting = counted(sum(standing.values()), "message")
@@ -1199,8 +1199,9 @@ class GroupConsumer:
         return standing if self.looked - self.caught_up < ANSWER_SECONDS else {}
 
     def renew(self, kind: str, text: str) -> None:
-        """Drop the client for a new one; what is not committed is printed again. Raises Failure.
+        """Drop the client for a new one. Raises Failure.
 
+        What is not committed is printed again; under skips_to_end, what comes meanwhile is skipped.
         Called by confirm_topic (a node denied the topic) and by `look` (a partition stands still,
         or nothing has answered for OUTAGE_SECONDS).
         """
@@ -1310,7 +1311,7 @@ def print_batch(
     if last:
         consumer.unstored |= last
         output.watch.at_risk = True
-        consumer.errors.broker_answered()
+        consumer.errors.forget_refusals()
         if consumer.errors.outage:
             consumer.errors.outage = False
             consumer.errors.note(f"{consumer.topic}: messages come again")
@@ -1326,10 +1327,11 @@ def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace)
     watch, failure = output.watch, ""
     try:
         try:
-            consumer.start(arguments.start)
+            consumer.start(arguments.moment)
             print_messages(consumer, output, arguments)
         finally:
-            watch.stop, watch.unwritten = True, 0  # from here on the STOP_SECONDS of `wait` run
+            # From here on the STOP_SECONDS of `wait` run, also after a write that failed.
+            watch.stop, watch.doing, watch.unwritten = True, "client", 0
             consumer.store()
             consumer.commit_stored()
     except Failure as error:
@@ -1337,12 +1339,9 @@ def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace)
     except KafkaException as error:
         failure = consumer.errors.sentence(error.args[0])
     except OSError as error:
-        stopped = isinstance(error, InterruptedError)
+        stopped = isinstance(error, (InterruptedError, ConnectionError))
         # On Windows EINVAL says that the reader of a pipe has gone.
-        gone = isinstance(error, ConnectionError) or (
-            os.name == "nt" and error.errno == errno.EINVAL
-        )
-        if not stopped and not gone:
+        if not stopped and not (os.name == "nt" and error.errno == errno.EINVAL):
             failure = f"standard output: {error.strerror}"
     finally:
         watch.doing = "client"
@@ -1394,10 +1393,12 @@ def new_parser() -> argparse.ArgumentParser:
     option = parser.add_argument
     option("--topic", required=True, action="append", help="the topic to read")
     option("--config", default="config.ini", metavar="FILE", help="settings [config.ini]")
-    option("--max-messages", type=int, metavar="N", help="stop after N messages")
+    option(
+        "--max-messages", type=int, default=sys.maxsize, metavar="N", help="stop after N messages"
+    )
     option(
         "--from",
-        dest="start",
+        dest="moment",
         type=start_time,
         metavar="WHEN",
         help=f"first reset the group to {START_FORMS}",
@@ -1428,7 +1429,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run with the arguments `argv`, by default the command line's; return the exit status.
 
     0: stopped by a signal, --max-messages or --exit-at-end, or the reader of the pipe has gone.
-    1: Kafka or standard output fails. 2: wrong usage or a wrong INI.
+    1: Kafka or standard output fails. 2: wrong usage or a wrong INI. After a second signal, the
+    process ends by that signal instead.
     """
     if sys.stderr is None:
         # Closed: occupy descriptor 2, or librdkafka would log into whatever file gets it.
@@ -1443,8 +1445,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # librdkafka takes a name that begins with ^ as a regular expression.
     if not re.fullmatch(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}", arguments.topic):
         parser.error("argument --topic: one name, of 1 to 249 characters out of a-z A-Z 0-9 . _ -")
-    if arguments.max_messages is None:
-        arguments.max_messages = sys.maxsize
     if arguments.max_messages < 1:
         parser.error("argument --max-messages: must be at least 1")
     return run(arguments)

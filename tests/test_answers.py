@@ -308,6 +308,20 @@ def test_after_an_outage_it_is_said_that_messages_come_again(mock: MockCluster, 
     assert run.stderr.count("messages come again") == 1
 
 
+def test_after_an_outage_it_is_said_again_that_it_has_no_partitions(mock: MockCluster, start: Start) -> None:
+    mock.push(JOIN_GROUP, REBALANCE_IN_PROGRESS, times=WITHOUT_END)
+    run = start(keys_for(mock), TOPIC, constants=CONSTANTS)
+    run.wait_for(lambda run: re.search(UNASSIGNED, run.stderr, re.M))
+    mock.set_down(*mock.nodes)
+    run.wait_for_words("warning: lost connection")
+    before = len(re.findall(UNASSIGNED, run.stderr, re.M))
+    mock.set_up(*mock.nodes)
+    run.wait_for(lambda run: len(re.findall(UNASSIGNED, run.stderr, re.M)) > before)
+    mock.clear(JOIN_GROUP)
+    wait_for_offsets(run, EACH)
+    assert run.stop() == 0
+
+
 @pytest.mark.parametrize("session", ["3000", "12000"], ids=["shorter", "longer"])
 def test_an_outage_that_lasts_is_met_with_a_new_client(mock: MockCluster, start: Start, session: str) -> None:
     """Whether or not the session, after which no partitions are left to look at, is shorter than OUTAGE_SECONDS."""
@@ -361,6 +375,47 @@ def test_stopped_while_a_commit_is_refused_it_prints_nothing_again_without_a_wor
     rest = start(keys, TOPIC, "--exit-at-end")
     assert rest.end() == 0
     assert rest.lines == [] or (status == 1 and "printed again" in run.stderr), run.stderr
+
+
+@pytest.mark.parametrize(
+    ("api", "code", "keys"),
+    [
+        (JOIN_GROUP, REBALANCE_IN_PROGRESS, {"partition.assignment.strategy": "cooperative-sticky"}),
+        (GROUP_HEARTBEAT, NOT_COORDINATOR, KIP_848),
+    ],
+    ids=["cooperative", "KIP-848"],
+)
+def test_a_member_whose_coordinator_is_away_is_no_spare(
+    mock: MockCluster, start: Start, api: int, code: int, keys: Keys
+) -> None:
+    """Or --exit-at-end would end with 0, and nothing printed."""
+    mock.set_coordinator("answers", 3)
+    mock.push(api, code, times=WITHOUT_END)
+    merged = keys_for(mock, {**keys, "reconnect.backoff.max.ms": "500"})  # [10000] between two lost connections
+    run = start(merged, TOPIC, "--exit-at-end", constants={**CONSTANTS, "SPARE_SECONDS": 4.0})
+    mock.wait_for_request(api)
+    mock.set_down(3)
+    time.sleep(9)
+    mock.set_up(3)
+    mock.clear(api)
+    assert run.end(30) == 0
+    assert len(run.lines) == EACH * len(PARTITIONS)
+    assert "was left to print" not in run.stderr
+
+
+def test_a_coordinator_that_is_silent_is_not_taken_for_a_blocked_reader(mock: MockCluster, start: Start) -> None:
+    """The reader goes in the middle of a write, which fails; what hangs after that is the commit."""
+    topic = mock.create_topic("tron.large")
+    mock.produce(topic, [bytes(1000)] * 3000)  # ten times what a pipe holds
+    run = start(keys_for(mock), topic, stdout=subprocess.PIPE)
+    assert run.process.stdout is not None
+    for _ in range(1000):
+        run.process.stdout.readline()
+    mock.set_delay(60, *mock.nodes)
+    run.process.stdout.close()
+    assert run.end(30) == 1
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert "the broker does not answer" in line
 
 
 # ---- what one node says, while others answer ------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_a_refusal_ends_the_start_only_once_every_address_has_failed(
 ) -> None:
     errors.error_cb(GONE)
     errors.error_cb(refusal)
-    assert errors.ends_run is None
+    assert errors.final is None
     assert errors.retry_seconds() == consumer.START_SECONDS
     errors.error_cb(DOWN)
     assert errors.retry_seconds() == 0
@@ -184,7 +184,7 @@ def test_two_refusals_an_hour_apart_on_a_quiet_topic_are_not_one_that_lasts(
 
 def test_an_answer_between_two_refusals_tells_that_it_passed(running: consumer.Errors, clock: list[float]) -> None:
     running.error_cb(REFUSED)
-    running.broker_answered()
+    running.forget_refusals()
     clock[0] += 40
     running.error_cb(REFUSED)
     assert not running.refused_for_good()
@@ -196,11 +196,11 @@ def test_what_does_not_pass_ends_the_run_whenever_it_comes(errors: consumer.Erro
     errors.answered = answered
     error = KafkaError(getattr(KafkaError, code), "some text")
     errors.error_cb(error)
-    assert str(errors.ends_run) == errors.sentence(error)
+    assert str(errors.final) == errors.sentence(error)
 
 
 def test_an_unknown_topic_is_only_a_claim(running: consumer.Errors, capfd: pytest.CaptureFixture[str]) -> None:
     running.error_cb(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
     assert running.denied
-    assert running.ends_run is None
+    assert running.final is None
     assert said(capfd) == []

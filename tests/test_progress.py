@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from confluent_kafka import Producer
 from harness.broker import Broker
 from harness.process import Start
 from harness.settings import PROTOCOLS, Keys, settings
@@ -54,6 +55,28 @@ def test_the_progress_line_fits_the_terminal(broker: Broker, topic: str, start: 
         start(settings(broker), topic, stderr=terminal.descriptor)
         terminal.wait_for("1 message.*\r")
         assert re.fullmatch(r"1 message, \d/s, 0\.\d", terminal.screen()[-1])
+
+
+@pytest.mark.parametrize("isolation", ["read_committed", "read_uncommitted"])
+def test_the_marker_of_a_transaction_is_no_message_to_read(
+    broker: Broker, topic: str, start: Start, isolation: str
+) -> None:
+    """It takes the offset behind the last message, and is never printed."""
+    producer = Producer({"bootstrap.servers": broker.address("PLAINTEXT"), "transactional.id": topic})
+    producer.init_transactions()
+    constants = {"LOG_SECONDS": 1.0, "LOOK_SECONDS": 1.0}
+    run = start(settings(broker, {"isolation.level": isolation}), topic, constants=constants)
+    for end in (producer.commit_transaction, producer.abort_transaction):
+        producer.begin_transaction()
+        for _ in range(5):
+            producer.produce(topic, b"x")
+        producer.flush()
+        end()
+    run.wait_for(lambda run: re.search(r"[1-9]\d* messages.* lag 0,.*\n\Z", run.stderr))
+    shown = run.stderr.count(" lag ")
+    run.wait_for(lambda run: run.stderr.count(" lag ") >= shown + 4)  # in which there are two looks at least
+    assert run.stop() == 0
+    assert "stands still" not in run.stderr
 
 
 def test_a_warning_is_written_over_the_progress_line(
