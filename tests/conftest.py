@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.broker import PASSWORD, QUICK_START, Broker, NoKafka, kafka_jars, temporary_broker
+from harness.broker import PASSWORD, QUICK_START, Broker, NoKafka, kafka_jars, keep_loaded_classes, temporary_broker
 from harness.cluster import Cluster, temporary_cluster
 from harness.environment import missing, undo_nohup
 from harness.process import Run, Start
@@ -68,6 +68,7 @@ def kafka() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process downloads for all
         try:
             kafka_jars()
+            keep_loaded_classes()
         except NoKafka as error:
             missing(str(error))
 
