@@ -1,7 +1,8 @@
-"""What tests share: a broker in each process of pytest-xdist, and the quiet in which a test measures time."""
+"""What tests share: a broker for all processes of pytest-xdist, and the quiet in which a test measures time."""
 
+import contextlib
 import fcntl
-import itertools
+import json
 import os
 import signal
 import tempfile
@@ -9,27 +10,42 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from harness.broker import PASSWORD, QUICK_START, Broker, NoKafka, kafka_jars, keep_loaded_classes, temporary_broker
 from harness.cluster import Cluster, temporary_cluster
-from harness.environment import missing, undo_nohup
+from harness.environment import missing, numbers, undo_nohup
 from harness.process import Run, Start
 from harness.settings import write_config
 from harness.terminal import Terminal
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_number = itertools.count(1)
+_number = numbers()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give all processes of this run a directory for their locks, and let SIGTERM, too, stop what they started."""
+    """Give all processes of this run a directory for what they share, and let SIGTERM, too, stop what they started."""
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
     undo_nohup()
     if "PYTEST_XDIST_WORKER" not in os.environ:  # else the one that has started this one did it
-        locks = tempfile.TemporaryDirectory(prefix="pytest-locks-")
-        config.add_cleanup(locks.cleanup)
-        os.environ["PYTEST_LOCKS"] = locks.name
+        directory = tempfile.TemporaryDirectory(prefix="pytest-shared-")
+        config.add_cleanup(directory.cleanup)
+        config.add_cleanup(end_broker)  # before the directory goes
+        os.environ["PYTEST_SHARED"] = directory.name
+
+
+def shared(name: str) -> Path:
+    """Return the path of a file in the directory that all processes of this run share."""
+    return Path(os.environ["PYTEST_SHARED"]) / name
+
+
+@contextlib.contextmanager
+def locked(name: str, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock that all processes of this run know by its name."""
+    with shared(name).open("w") as lock:
+        fcntl.flock(lock, how)
+        yield
 
 
 def stop(_: int, __: object) -> None:
@@ -52,20 +68,16 @@ def is_quiet(item: pytest.Item) -> bool:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run a test marked `quiet` while no other runs, in whichever process; its fixtures, too."""
-    locks = Path(os.environ["PYTEST_LOCKS"])
-    with (locks / "room").open("w") as room:
-        # Who waits to be alone holds the gate, or others would go on entering the room.
-        with (locks / "gate").open("w") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            fcntl.flock(room, fcntl.LOCK_EX if is_quiet(item) else fcntl.LOCK_SH)
+    with contextlib.ExitStack() as room:
+        with locked("gate"):  # who waits to be alone holds the gate, or others would go on entering the room
+            room.enter_context(locked("room", fcntl.LOCK_EX if is_quiet(item) else fcntl.LOCK_SH))
         return (yield)
 
 
 @pytest.fixture(scope="session")
 def kafka() -> None:
     """Skip what needs Kafka where it cannot be downloaded; in CI that is a failure."""
-    with (Path(os.environ["PYTEST_LOCKS"]) / "download").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process downloads for all
+    with locked("download"):  # one process downloads for all
         try:
             kafka_jars()
             keep_loaded_classes()
@@ -74,10 +86,28 @@ def kafka() -> None:
 
 
 @pytest.fixture(scope="session")
-def broker(kafka: None) -> Iterator[Broker]:
-    """The broker that nobody stops, and whose controller does not give it up where the machine stands still a while."""
-    with temporary_broker(QUICK_START, **{"broker.session.timeout.ms": "60000"}) as running:
-        yield running
+def broker(kafka: None) -> Broker:
+    """The broker of all processes, which nobody stops; whoever needs it first starts it."""
+    # Its controller does not give it up where the machine stands still a while.
+    broker = Broker(shared("broker"), QUICK_START, **{"broker.session.timeout.ms": "60000"})
+    with locked("broker.lock"):
+        state = shared("broker.json")
+        if state.exists():
+            broker.ports = json.loads(state.read_text())["ports"]
+        else:
+            broker.directory.mkdir()
+            broker.__enter__()
+            assert broker.process is not None
+            state.write_text(json.dumps({"ports": broker.ports, "pid": broker.process.pid}))
+    return broker
+
+
+def end_broker() -> None:
+    """End the broker of all processes, once these have ended; the one that started it may have been killed."""
+    with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
+        process = psutil.Process(json.loads(shared("broker.json").read_text())["pid"])
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

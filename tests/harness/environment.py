@@ -1,7 +1,9 @@
 """Where things are, and which environment a program is started in: a user's, not that of whoever runs the tests."""
 
+import itertools
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +25,11 @@ def user_environment(**overrides: str) -> dict[str, str]:
     """
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return {**kept, "TERM": "xterm", "PYTHONWARNINGS": "error::DeprecationWarning", **overrides}
+
+
+def numbers() -> Iterator[int]:
+    """Count, in each process of pytest-xdist from elsewhere on: for names on the broker that all of them share."""
+    return itertools.count(10_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) + 1)
 
 
 def undo_nohup() -> None:

@@ -1,15 +1,15 @@
 """The settings with which consumer.py reaches a broker of the tests, and the INI that holds them."""
 
 import contextlib
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
 from harness.broker import PASSWORD, USER, Kafka
+from harness.environment import numbers
 
 Keys = Mapping[str, str | None]  # properties of librdkafka by their dotted names; None leaves one out
 
-_number = itertools.count(1)
+_number = numbers()
 
 # The overrides for settings() that choose the consumer group protocol of KIP-848.
 NEW_PROTOCOL: Keys = {"group.protocol": "consumer", "session.timeout.ms": None}
