@@ -1,21 +1,20 @@
 """At least once: whatever happens to the consumer, its reader or the broker, no message is missing."""
 
-import fcntl
 import random
 import re
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from harness.broker import QUICK_START, Broker, free_port
 from harness.environment import SCRIPT
-from harness.process import Start, offsets, seconds_at_most, with_client
+from harness.process import Start, offsets, seconds_at_most, wait_until_full, with_client
 from harness.proxy import Proxy
 from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
 from harness.words import ASSIGNED, GREETING, NEW_CLIENT, NOT_COMMITTED
@@ -158,6 +157,15 @@ def freezing(broker: Broker, method: str) -> list[str]:
                 return super().{method}(**arguments)""")
 
 
+def wait_until_frozen(broker: Broker) -> None:
+    """Wait until the script has called the method that freezes the broker."""
+    assert broker.process is not None
+    process, deadline = psutil.Process(broker.process.pid), time.monotonic() + 60
+    while process.status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def go_on(broker: Broker) -> None:
     """Let a frozen broker go on."""
     assert broker.process is not None
@@ -170,7 +178,7 @@ def test_the_first_signal_cuts_no_goodbye_short(own_broker: Broker, own_topic: s
     keys = settings(own_broker, {"auto.commit.interval.ms": "60000"})
     run = start(keys, own_topic, "--max-messages", "10", command=freezing(own_broker, "close"))
     run.wait_for_words("stopped: ")
-    time.sleep(0.5)
+    wait_until_frozen(own_broker)
     run.process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert run.process.poll() is None
@@ -379,7 +387,8 @@ def test_ctrl_c_while_the_start_waits_for_a_dead_coordinator(own_broker: Broker,
     keys: Keys = {"auto.offset.reset": "latest", "session.timeout.ms": "30000"}
     # Frozen once it has told where the partitions end: the commit is the request after that.
     run = start(settings(own_broker, keys), own_topic, command=freezing(own_broker, "commit"))
-    time.sleep(4)
+    wait_until_frozen(own_broker)
+    time.sleep(0.5)  # it waits for an answer
     assert run.process.poll() is None
     began = time.monotonic()
     assert run.stop() == 1
@@ -404,9 +413,7 @@ def test_what_hangs_holds_up_the_end_for_five_seconds(
     if hangs == "the broker":
         run.wait_for_lines(100)
     else:
-        assert run.process.stdout is not None
-        pipe = run.process.stdout.fileno()
-        run.wait_for(lambda _: int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder) > 200_000)
+        wait_until_full(run.process.stdout)
     assert own_broker.process is not None
     own_broker.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
@@ -439,7 +446,7 @@ def test_a_topic_that_is_made_anew(broker: Broker, topic: str, start: Start) -> 
     run = start(settings(broker), topic)
     run.wait_for_lines(100)
     broker.delete_topic(topic)
-    time.sleep(1)
+    time.sleep(1)  # in which the client hears of it
     broker.create_topic(topic)
     broker.produce(topic, [b"new"] * 10)
     run.wait_for_lines(110)

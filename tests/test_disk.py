@@ -136,13 +136,14 @@ def test_a_slow_disk_slows_nothing_but_itself(broker: Broker, topic: str, start:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_disk_that_does_not_answer_does_not_hold_up_the_stop(
-    broker: Broker, topic: str, start: Start, how: signal.Signals
+    broker: Broker, topic: str, start: Start, tmp_path: Path, how: signal.Signals
 ) -> None:
     keys = settings(broker)
     broker.produce(topic, [b"x"] * 100)
-    run = start(keys, topic, command=syncing("time.sleep(60)"))
+    syncs = tmp_path / "syncs"
+    run = start(keys, topic, command=syncing(f"open({str(syncs)!r}, 'w').close(); time.sleep(60)"))
     run.wait_for_lines(100)
-    time.sleep(1.5)  # it is in the sync
+    run.wait_for(lambda _: syncs.exists())
     with seconds_at_most(8):
         assert run.stop(how) == 1
     assert "error: the disk does not answer: what was printed last will be printed again" in run.stderr

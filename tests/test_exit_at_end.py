@@ -8,7 +8,7 @@ import time
 import pytest
 from confluent_kafka import Producer
 from harness.broker import Broker
-from harness.process import Run, Start, offsets
+from harness.process import Run, Start, offsets, wait_until_full
 from harness.settings import PROTOCOLS, Keys, settings
 from harness.words import GREETING
 
@@ -135,8 +135,7 @@ def test_a_copy_that_takes_over_from_one_that_was_killed_prints_its_part(
     keys = settings(broker, {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"})
     held = fill(broker, topic3, 30_000)
     killed = start(keys, topic3, stdout=subprocess.PIPE)
-    killed.wait_for_words(GREETING)
-    time.sleep(2)  # until its pipe is full
+    wait_until_full(killed.process.stdout)
     run = start(keys, topic3, END)
     run.wait_for_words(GREETING)
     time.sleep(1)  # in which it has none: the other one does not answer

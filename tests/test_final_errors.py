@@ -18,7 +18,7 @@ from harness.words import ASSIGNED
 @pytest.mark.timeout(180)
 def test_a_login_that_is_refused_for_good(own_broker: Broker, own_topic: str, start: Start) -> None:
     own_broker.produce(own_topic, [b"x"])
-    run = start(settings(own_broker), own_topic)
+    run = start(settings(own_broker), own_topic, constants={"REFUSED_SECONDS": 5})
     run.wait_for_lines(1)
     own_broker.set_password("changed")
     own_broker.restart()
@@ -44,18 +44,20 @@ def test_a_login_that_is_refused_for_a_moment_is_tried_again(own_broker: Broker,
 
 
 def test_a_topic_that_is_deleted_ends_the_run_and_one_that_is_made_anew_is_read(broker: Broker, start: Start) -> None:
-    """In the first half minute of a run the client library would wait for the topic to come."""
+    """In the first seconds of a run the client library would wait for the topic to come."""
+    waits = {"topic.metadata.propagation.max.ms": "3000"}  # half a minute, if not said
     runs = {}
     for number, protocol in enumerate(({}, NEW_PROTOCOL)):
         for fate in ("deleted", "made-anew"):
             topic = broker.create_topic(f"tron.{fate}-{number}")
             broker.produce(topic, [b"x"])
-            runs[topic] = start(settings(broker, protocol), topic, constants={"LEADER_SECONDS": 5, "QUIET_SECONDS": 1})
+            keys = settings(broker, {**waits, **protocol})
+            runs[topic] = start(keys, topic, constants={"LEADER_SECONDS": 5, "QUIET_SECONDS": 1})
             runs[topic].wait_for_lines(1)
-    time.sleep(32)
+    time.sleep(4)  # longer than that
     for topic in runs:
         broker.delete_topic(topic)
-    time.sleep(1)
+    time.sleep(1)  # in which the client hears of it
     for topic in runs:
         if "made-anew" in topic:
             broker.create_topic(topic)
@@ -110,7 +112,7 @@ def test_a_broker_that_comes_back_with_another_certificate(own_broker: Broker, o
         shutil.copy(own_broker.certificates / name, own_broker.directory)
     for key in ("ssl.ca.location", "ssl.certificate.location", "ssl.key.location"):
         keys[key] = str(own_broker.directory / Path(keys[key]).name)
-    run = start(keys, own_topic)
+    run = start(keys, own_topic, constants={"REFUSED_SECONDS": 5})
     run.wait_for_lines(1)
     own_broker.stop()
     make_certificates(own_broker.certificates)

@@ -16,7 +16,7 @@ import lz4.frame
 import pytest
 from harness.broker import Broker
 from harness.environment import SCRIPT
-from harness.process import Start, parse, peak_memory, seconds_at_most, shell
+from harness.process import Start, parse, peak_memory, seconds_at_most, shell, wait_until_full
 from harness.settings import PROTOCOLS, Keys, settings, write_config
 from harness.terminal import Terminal
 from harness.words import ASSIGNED, BLOCKED, GREETING
@@ -87,8 +87,7 @@ def test_a_pipe_that_was_made_non_blocking(broker: Broker, topic: str, start: St
     os.set_blocking(writer, in_mid_run)
     run = start(settings(broker), topic, "--max-messages", "200", stdout=writer)
     with open(reader, encoding="utf-8") as pipe:
-        run.wait_for_words(GREETING)
-        time.sleep(1)  # it is full
+        wait_until_full(reader)
         os.set_blocking(writer, False)  # as another program may that shares it
         os.close(writer)
         printed = parse(pipe.read())
@@ -100,8 +99,7 @@ def test_a_reader_that_stands_still_does_not_hold_up_sigterm(broker: Broker, top
     broker.produce(topic, [b"x" * 10_000] * 1000)
     keys = settings(broker)
     run = start(keys, topic, stdout=subprocess.PIPE)
-    run.wait_for_words(GREETING)
-    time.sleep(1)
+    wait_until_full(run.process.stdout)
     with seconds_at_most(7):
         assert run.stop(signal.SIGTERM) == 1
     assert BLOCKED in run.stderr
@@ -208,7 +206,7 @@ def test_a_reader_of_both_outputs_that_stands_still_does_not_hold_up_sigterm(
     run = start(settings(broker), topic, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
     assert run.process.stdout is not None
     assert GREETING.encode() in run.process.stdout.readline()
-    time.sleep(2)  # until the pipe is full
+    wait_until_full(run.process.stdout)
     with seconds_at_most(10):
         assert run.stop(signal.SIGTERM) == 1
 

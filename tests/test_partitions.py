@@ -140,8 +140,7 @@ def test_one_group_for_two_topics_misses_nothing_and_prints_nothing_old(
     other.wait_for_words(ASSIGNED)
     broker.produce(topic, [b"before"] * 200)
     first = start(keys, topic)
-    first.wait_for_words("assigned 1 partition")
-    time.sleep(1)
+    broker.wait_until_committed(keys["group.id"], topic, 1)  # where it begins
     first.process.send_signal(how)
     first.end()
     assert first.lines == []

@@ -57,12 +57,12 @@ pytestmark = pytest.mark.xdist_group("readme")  # for one demo to do
 def second_terminal(kafka: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
     """A function that runs lines of the README where the demo, in the first, says; it returns standard output."""
     directory = tmp_path_factory.mktemp("demo")
-    said = directory / "stderr"
-    with said.open("wb") as stderr:
+    said, lines = directory / "stderr", directory / "stdout"
+    with said.open("wb") as stderr, lines.open("wb") as stdout:
         demo = subprocess.Popen(
             [sys.executable, ROOT / "tests" / "demo.py"],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=stderr,
             env=user_environment(),
         )
@@ -75,9 +75,11 @@ def second_terminal(kafka: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
     try:
         deadline = time.monotonic() + 60
-        while not (cd := re.findall(r"^ *cd .*$", said.read_text(encoding="utf-8"), re.M)):
+        # With ten blocks there are some in each partition, and the one whose messages are asked for.
+        while lines.read_bytes().count(b"\n") < 10:
             assert time.monotonic() < deadline, said.read_text(encoding="utf-8")
             time.sleep(0.1)
+        cd = re.findall(r"^ *cd .*$", said.read_text(encoding="utf-8"), re.M)
         yield run
     finally:
         demo.terminate()
@@ -140,7 +142,6 @@ def test_protobuf_as_json(second_terminal: Callable[[str], str]) -> None:
 
 def test_the_messages_of_one_block(second_terminal: Callable[[str], str]) -> None:
     needs("jq")
-    time.sleep(3)  # for the demo to feed it
     (message,) = parse(second_terminal(recipe(".key ==")))
     assert list(message) == ["partition", "offset", "timestamp", "key", "value", "encoding"]
     assert message["key"] == str(SLOT + 3)
@@ -156,7 +157,6 @@ def test_how_old_each_message_is(second_terminal: Callable[[str], str]) -> None:
 
 def test_several_topics(second_terminal: Callable[[str], str]) -> None:
     """Each run has all partitions of its topic, and each message comes once."""
-    time.sleep(3)
     show = "for topic in tron.transactions.proto solana.dextrades.proto; do cat $topic.jsonl; echo; done"
     for text in second_terminal(f"{recipe('for topic in')}{show}").split("\n\n")[:2]:
         found = [(line["partition"], line["offset"]) for line in map(json.loads, text.splitlines())]
@@ -165,7 +165,6 @@ def test_several_topics(second_terminal: Callable[[str], str]) -> None:
 
 
 def test_the_last_two_hours_into_a_file_and_sql_on_it(second_terminal: Callable[[str], str]) -> None:
-    time.sleep(3)  # for the demo to feed more than five
     rows = re.findall(r"│ (\d+) +│ +(\d+) │", second_terminal(recipe("duckdb")))
     assert len(rows) == 5
     sizes = {block["Header"]["Number"]: len(text) for block, text in zip(fed(), BLOCKS, strict=True)}

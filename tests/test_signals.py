@@ -13,7 +13,7 @@ import psutil
 import pytest
 from harness.broker import Broker
 from harness.environment import SCRIPT, user_environment
-from harness.process import Run, Start, seconds_at_most, with_client
+from harness.process import Run, Start, seconds_at_most, wait_until_full, with_client
 from harness.settings import settings, write_config
 from harness.words import ASSIGNED
 
@@ -25,8 +25,7 @@ UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}
 def test_a_second_signal_ends_at_once_however_soon_it_comes(broker: Broker, topic: str, start: Start, how: int) -> None:
     broker.produce(topic, [b"x" * 10_000] * 1000)
     run = start(settings(broker), topic, stdout=subprocess.PIPE)
-    run.wait_for_words(ASSIGNED)
-    time.sleep(1)  # it hangs in a write
+    wait_until_full(run.process.stdout)  # it hangs in a write
     with seconds_at_most(2):
         run.process.send_signal(how)
         time.sleep(0.1)
@@ -45,10 +44,7 @@ def test_a_second_signal_ends_process_1_of_a_container(broker: Broker, topic: st
     with subprocess.Popen(
         [*namespace, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=user_environment()
     ) as outer:
-        assert outer.stderr is not None
-        while ASSIGNED.encode() not in outer.stderr.readline():
-            pass
-        time.sleep(1)
+        wait_until_full(outer.stdout)
         (script,) = psutil.Process(outer.pid).children()
         with seconds_at_most(2):
             script.send_signal(how)

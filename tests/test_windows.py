@@ -2,15 +2,14 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from harness.broker import Broker
 from harness.environment import SCRIPT, user_environment
-from harness.process import Start, seconds_at_most
+from harness.process import Start, seconds_at_most, wait_until_full
 from harness.settings import settings, write_config
-from harness.words import BLOCKED, GREETING
+from harness.words import BLOCKED
 
 # A real one refuses set_blocking for consoles and files, and has another error for a pipe whose reader has gone.
 SITECUSTOMIZE = """\
@@ -72,8 +71,7 @@ def test_a_reader_that_stands_still_does_not_hold_up_the_end(
 ) -> None:
     broker.produce(topic, [b"x" * 10_000] * 100)
     run = start(settings(broker), topic, env=windows, stdout=subprocess.PIPE)
-    run.wait_for_words(GREETING)
-    time.sleep(1)  # until its reader's pipe is full
+    wait_until_full(run.process.stdout)
     with seconds_at_most(7):
         assert run.stop() == 1
     assert BLOCKED in run.stderr

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -145,6 +145,20 @@ def peak_memory(process: "subprocess.Popen[Any]") -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def wait_until_full(pipe: "IO[Any] | int | None", seconds: float = 60) -> None:
+    """Wait until a pipe that nobody reads takes hardly more, so that whoever writes into it hangs."""
+    import fcntl  # Windows has neither of them
+    import termios
+
+    assert pipe is not None
+    # Its pages are not all full, and elsewhere than on Linux nobody tells its size.
+    enough = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) * 3 // 4 if sys.platform == "linux" else 12_000
+    deadline = time.monotonic() + seconds
+    while (held := int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)) < enough:
+        assert time.monotonic() < deadline, f"{held} bytes are in the pipe"
+        time.sleep(0.02)
 
 
 def offsets(runs: Iterable[Run]) -> Counter[tuple[int, int]]:
