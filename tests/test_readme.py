@@ -104,10 +104,11 @@ def class_of(topic: str) -> str:
 
 
 def needs(*programs: str) -> None:
-    """Skip the test where a program that users have is not installed here."""
+    """Skip the test where a program that users have is not installed here; in CI that is a failure."""
     for program in programs:
         if not shutil.which(program):
-            missing(f"{program} is not installed")
+            package = {"envsubst": "gettext-base"}.get(program, program)
+            missing(f"{program} is not installed; on Debian: apt-get install {package}")
 
 
 def test_one_field_of_each_message(second_terminal: Callable[[str], str]) -> None:
