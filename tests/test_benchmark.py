@@ -38,7 +38,7 @@ def benchmark(arguments: str) -> Iterator["subprocess.Popen[str]"]:
 def figures(arguments: str) -> dict[str, dict[str, list[float]]]:
     """Run the benchmark; return the figures of its tables by their first two columns: what, and contender."""
     with benchmark(arguments) as process:
-        output, errors = process.communicate()  # the test's own limit is enough: it measures no time
+        output, errors = process.communicate()
     assert process.returncode == 0, errors
     found: dict[str, dict[str, list[float]]] = {}
     for line in output.splitlines():
@@ -48,7 +48,7 @@ def figures(arguments: str) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(0)  # on a slow machine it takes long; where nothing comes for a minute, it fails by itself
 def test_every_contender_in_every_part(tmp_path: Path) -> None:
     """What has no messages is left out, and another script takes part."""
     svg = tmp_path / "benchmark.svg"
