@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -55,9 +56,18 @@ def stop(_: int, __: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the quiet tests last, so that the others wait for them but once."""
+    """Run the quiet tests last, so that the others wait for them but once; give groups to those that share a broker.
+
+    Not every process starts a broker of its own then, and what takes long comes first: pytest-xdist begins with groups.
+    """
     items.sort(key=is_quiet)
+    breaking = itertools.cycle(f"breaking {number}" for number in range(3))
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "own_broker" in names or "odd" in names:
+            item.add_marker(pytest.mark.xdist_group("odd" if "odd" in names else next(breaking)))
 
 
 def is_quiet(item: pytest.Item) -> bool:
