@@ -78,7 +78,8 @@ def test_a_web_server(broker: Broker, topic: str, start: Start, tls: bool, proto
             web.socket = context.wrap_socket(web.socket, server_side=True)
         threading.Thread(target=web.serve_forever, daemon=True).start()
         at = f"127.0.0.1:{web.server_address[1]}"
-        run = start(settings(broker, {"bootstrap.servers": at, "security.protocol": protocol}), topic)
+        keys: Keys = {"bootstrap.servers": at, "security.protocol": protocol}
+        run = start(settings(broker, keys), topic, constants={"START_SECONDS": 4})
         check(run, 1, at, "security.protocol", within=WITHIN)
         web.shutdown()
 
@@ -128,5 +129,5 @@ def test_a_broker_that_knows_only_classic_groups(odd: Broker, start: Start) -> N
 
 def test_an_address_that_the_broker_advertises_and_nobody_can_reach(odd: Broker, start: Start) -> None:
     keys: Keys = {"bootstrap.servers": odd.address("SASL_PLAINTEXT"), "security.protocol": "SASL_PLAINTEXT"}
-    run = start(settings(odd, keys), "tron.odd")
-    check(run, 1, "an address that the broker advertises", "kafka.invalid:29092", within=30)
+    run = start(settings(odd, keys), "tron.odd", constants={"LEADER_SECONDS": 5})
+    check(run, 1, "an address that the broker advertises", "kafka.invalid:29092", within=WITHIN)
