@@ -140,6 +140,8 @@ def own_broker(breakable_broker: Broker) -> Broker:
     """A broker which the test may stop, kill and start again, and whose password it may change."""
     if breakable_broker.process is None:
         breakable_broker.start()
+    assert breakable_broker.process is not None
+    breakable_broker.process.send_signal(signal.SIGCONT)  # a test that has failed may have left it frozen
     breakable_broker.set_password(PASSWORD)
     return breakable_broker
 

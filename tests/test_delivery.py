@@ -151,9 +151,14 @@ def test_without_auto_commit_nothing_is_committed(broker: Broker, topic: str, st
 def freezing(broker: Broker, method: str) -> list[str]:
     """Return a command that runs the script, and freezes the broker when the script calls this method of the client."""
     assert broker.process is not None
+    # A thread of the broker's may run on for a moment, and answer.
     return with_client(f"""
             def {method}(self, **arguments):
+                import glob
                 os.kill({broker.process.pid}, signal.SIGSTOP)
+                threads = glob.glob("/proc/{broker.process.pid}/task/*/stat")
+                while not all(") T " in open(thread).read() for thread in threads):
+                    time.sleep(0.01)
                 return super().{method}(**arguments)""")
 
 

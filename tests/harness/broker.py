@@ -25,7 +25,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -229,13 +229,21 @@ class Kafka(ABC):
     def create_topic(
         self, name: str, partitions: int = 1, settings: Mapping[str, str] | None = None, replicas: int = -1
     ) -> str:
-        """Create a topic with its settings, such as retention.ms, and return its name.
+        """Create a topic with its settings, such as retention.ms; return its name once a node tells clients of it.
 
         `replicas` says how many nodes have each partition, -1 leaves it to default.replication.factor.
         """
         new = NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(settings or {}))
         wait(self.admin.create_topics([new]))
-        return name
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                wait(self.admin.describe_topics(TopicCollection([name])))
+                return name
+            except KafkaException:  # the controller knows it, and the node does not yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic and its messages."""
