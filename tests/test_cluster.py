@@ -115,14 +115,14 @@ def test_all_three_are_killed(cluster: Cluster, topic: str, start: Start) -> Non
 
 def test_a_partition_without_a_leader_holds_up_no_other(cluster: Cluster, start: Start) -> None:
     topic = cluster.create_topic("tron.not-replicated", 3, {"min.insync.replicas": "1"}, replicas=1)
-    run = start(settings(cluster), topic, constants={"LOOK_SECONDS": 6, "OUTAGE_SECONDS": 8})
+    run = start(settings(cluster), topic, constants={"LOOK_SECONDS": 3, "OUTAGE_SECONDS": 5})
     with flow(cluster, topic):
         run.wait_for_lines(1)
         with cluster.without(cluster.leader(topic, 0)):
             cluster.wait_for_nodes(2)
             others = {(partition, offset) for partition in (1, 2) for offset in range(cluster.end(topic, partition))}
             wait_until_printed([run], others)
-            time.sleep(15)  # longer than OUTAGE_SECONDS, but the others go on
+            time.sleep(8)  # longer than OUTAGE_SECONDS, but the others go on
     assert "no answer for" not in run.stderr
     check([run], cluster.messages(topic, 3))
 
