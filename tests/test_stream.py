@@ -117,6 +117,10 @@ def memory_to_the_end(run: Run) -> int:
     return peak
 
 
+DEFAULT_GROUP = pytest.mark.xdist_group("default group")  # of which all are members that name none
+
+
+@DEFAULT_GROUP
 @pytest.mark.parametrize(("port", "listener"), [("9093", "SASL_SSL"), ("9092", "SASL_PLAINTEXT")])
 def test_either_port_of_the_example(broker: Broker, topic: str, tmp_path: Path, port: str, listener: str) -> None:
     """As a user edits it: the login, and the semicolons. Its paths are relative to itself, wherever it is run."""
@@ -147,6 +151,7 @@ def test_either_port_of_the_example(broker: Broker, topic: str, tmp_path: Path, 
     assert "warning" not in run.stderr
 
 
+@DEFAULT_GROUP
 def test_an_ini_by_a_link_or_a_tilde_or_a_pipe(broker: Broker, topic: str, tmp_path: Path) -> None:
     """Certificates are beside the file itself; a pipe is in no directory, so that the current one counts."""
     broker.produce(topic, [b"x"])
@@ -181,6 +186,7 @@ def test_utf8_whatever_the_locale(broker: Broker, topic: str, start: Start) -> N
     assert run.stdout == '{"partition": 0, "offset": 0, "value": "ü 東 😀"}\n'
 
 
+@DEFAULT_GROUP
 def test_the_group_is_named_after_the_user_by_default(broker: Broker, topic: str, start: Start) -> None:
     broker.produce(topic, [b"x"])
     run = start(settings(broker, {"group.id": None}), topic, "--max-messages", "1")

@@ -9,7 +9,7 @@ from harness.broker import PASSWORD, USER
 from harness.process import Run, seconds_at_most
 
 # A second, where the broker answers and the machine is quiet; less than the ten seconds that a broker has to answer.
-PROMPT = 8.0
+PROMPT = 9.5
 
 # What librdkafka adds to its texts, and only its developers need.
 NOISE = re.compile(r"/(bootstrap|\d+): |\(after |PLAINTEXT broker listener|broker certificate could not|recompile")
