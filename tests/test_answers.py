@@ -161,6 +161,17 @@ def wait_for_offsets(run: Run, each: int) -> None:
     assert offsets([run]).keys() == wanted
 
 
+def wait_until_committed(mock: MockCluster, each: int) -> None:
+    """Wait until the group has committed so many messages of each partition."""
+    client = Consumer({"bootstrap.servers": mock.address, "group.id": "answers", "enable.metrics.push": False})
+    wanted, deadline = [each] * len(PARTITIONS), time.monotonic() + 30
+    asked = [TopicPartition(TOPIC, partition) for partition in PARTITIONS]
+    while (now := [one.offset for one in client.committed(asked, timeout=10)]) != wanted:
+        assert time.monotonic() < deadline, f"{now} instead of {wanted}"
+        time.sleep(0.1)
+    client.close()
+
+
 @pytest.mark.parametrize("row", PASSING.values(), ids=PASSING)
 def test_what_passes_is_overcome(mock: MockCluster, start: Start, row: Row) -> None:
     if row.when == START:
@@ -327,7 +338,7 @@ def test_an_outage_that_lasts_is_met_with_a_new_client(mock: MockCluster, start:
     """Whether or not the session, after which no partitions are left to look at, is shorter than OUTAGE_SECONDS."""
     run = start(keys_for(mock, {"session.timeout.ms": session}), TOPIC, constants={**CONSTANTS, "OUTAGE_SECONDS": 6.0})
     wait_for_offsets(run, EACH)
-    time.sleep(1.5)  # what was printed is committed
+    wait_until_committed(mock, EACH)
     mock.set_down(*mock.nodes)
     run.wait_for(lambda run: re.search("^warning: no answer for .*starting a new client", run.stderr, re.M), 30)
     assert "stands still" not in run.stderr
@@ -364,7 +375,7 @@ def test_stopped_while_a_commit_is_refused_it_prints_nothing_again_without_a_wor
     assert run.process.stdout is not None
     for _ in range(EACH * len(PARTITIONS)):
         run.process.stdout.readline()
-    time.sleep(1.5)  # which are committed
+    wait_until_committed(mock, EACH)
     mock.push(OFFSET_COMMIT, code)
     before = mock.count_requests(OFFSET_COMMIT)
     write(mock)
