@@ -113,9 +113,9 @@ def keep_loaded_classes() -> None:
             broker.produce(broker.create_topic(f"{CHAINS[0]}kept"), [b"x"])
             assert broker.process is not None
             broker.process.terminate()  # Java writes the file on its way out
-            broker.process.wait(START_SECONDS)
-        with contextlib.suppress(OSError):  # without it all goes on, only slower
-            kept.rename(file)
+            with contextlib.suppress(subprocess.TimeoutExpired, OSError):  # without it all goes on, only slower
+                broker.process.wait(START_SECONDS)
+                kept.rename(file)
 
 
 @functools.cache
