@@ -1,32 +1,51 @@
-"""The checker with random faults: a minute of it on the script as it is."""
+"""The checker with random faults: half a minute of it on the script as it is, and less on one with a mistake."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from chaos.faults import KINDS, schedule
-from harness.environment import ROOT, user_environment
+from harness.environment import ROOT, SCRIPT, user_environment
 
-SEED = 95  # in a minute it draws a power cut, a right taken away, and a reader that sleeps
+MUTATIONS = ROOT / "tests" / "chaos" / "mutations"
+SECONDS, SEED = 30, 32  # at the end a node is killed, and a partition added
+
+
+def check(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the checker; return its outcome."""
+    command = [sys.executable, str(ROOT / "tests" / "chaos"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=user_environment(**env))
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.timeout(300)
-def test_a_minute_of_faults(kafka: None) -> None:
-    command = [sys.executable, str(ROOT / "tests" / "chaos"), "--seconds", "60", "--seed", str(SEED)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=user_environment())
+def test_half_a_minute_of_faults(kafka: None) -> None:
+    ended = check("--seconds", f"{SECONDS}", "--seed", f"{SEED}")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.endswith("every promise was kept\n")
-    planned = [str(fault) for fault in schedule(SEED, 60, copies=3)]
+    planned = [str(fault) for fault in schedule(SEED, SECONDS, copies=3)]
     assert [line for line in ended.stdout.splitlines() if " s  " in line][:-1] == planned
 
 
-@pytest.mark.parametrize(
-    "patch", sorted((ROOT / "tests" / "chaos" / "mutations").iterdir()), ids=lambda path: path.stem
-)
+@pytest.mark.xdist_group("cluster")
+@pytest.mark.timeout(300)
+def test_a_mutation_is_found(kafka: None, tmp_path: Path) -> None:
+    """How the others are found: tests/README.md."""
+    shutil.copy(SCRIPT, tmp_path)
+    subprocess.run(["git", "apply", MUTATIONS / "a-sync-after-the-store.patch"], cwd=tmp_path, check=True)
+    script = tmp_path / SCRIPT.name
+    ended = check("--seconds", "10", "--copies", "2", "--seed", "7", "--script", str(script), TMPDIR=str(tmp_path))
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    found = [line for line in ended.stdout.splitlines() if line.startswith("broken")]
+    assert len(found) == 1, ended.stdout
+    assert re.fullmatch(r"broken, 1 times: lost: \d+ messages, the first at \(\d+, \d+\)", found[0])
+
+
+@pytest.mark.parametrize("patch", sorted(MUTATIONS.iterdir()), ids=lambda path: path.stem)
 def test_each_mutation_is_one_of_the_script_as_it_is(patch: Path) -> None:
-    """What they are for: tests/README.md."""
     ended = subprocess.run(["git", "apply", "--check", str(patch)], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
 

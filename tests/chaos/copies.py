@@ -135,14 +135,14 @@ class Copy:
     """A copy of the script, as a service runs it, with one file for all its runs."""
 
     def __init__(self, number: int, arguments: list[str], directory: Path, piped: bool, printed: Printed) -> None:
-        """Make its files; `arguments` are those of wrapper.py, less the record of what has been synced."""
+        """Make its files; `arguments` are the script and its own."""
         self.number, self.directory, self.printed = number, directory, printed
         self.path = directory / f"copy-{number}.jsonl"
         self.path.touch()
         self.synced = directory / f"copy-{number}.synced"
         self.synced.write_bytes(b"%20d" % 0)
-        pause, *rest = arguments
-        self.command = [sys.executable, str(WRAPPER), pause, str(self.synced), *rest]
+        self.slow, self.stuck = directory / f"copy-{number}.slow", directory / f"copy-{number}.stuck"
+        self.command = [sys.executable, str(WRAPPER), str(directory), f"copy-{number}", *arguments]
         self.reader = Reader(self.path) if piped else None
         self.thread: threading.Thread | None = None
         self.runs: list[CopyRun] = []

@@ -15,10 +15,10 @@ from harness.settings import NEW_PROTOCOL, settings, write_config
 
 from chaos import judge
 from chaos.copies import TICK, Copy, CopyRun, Printed
-from chaos.faults import HEAL_SECONDS, REFRESH_SECONDS, SLEEP_SECONDS, Injector, pipes_of, schedule
+from chaos.faults import HEAL_SECONDS, REFRESH_SECONDS, SLEEP_SECONDS, SOCKET_SECONDS, Injector, pipes_of, schedule
 from chaos.feed import TOPIC, Feed, Position, digest, message
 
-SILENT_SECONDS = 30.0 * judge.PATIENCE  # without a line, in a group that is well: then no more comes
+SILENT_SECONDS = 5.0 * judge.PATIENCE  # without a line, in a group that is well: then no more comes
 
 
 def say(text: str) -> None:
@@ -36,13 +36,13 @@ class Course:
         self.feed = Feed(cluster, options.seed, options.rate)
         self.protocol, self.reset = dice.choice(["classic", "consumer"]), dice.choice(["earliest", "latest"])
         merged = settings(cluster, self.keys(proxies))
-        config, pause = write_config(directory / "config.ini", merged), directory / "pause"
-        arguments = [str(pause), str(options.script.resolve()), "--config", str(config), "--topic", TOPIC]
+        config = write_config(directory / "config.ini", merged)
+        arguments = [str(options.script.resolve()), "--config", str(config), "--topic", TOPIC]
         pipes, numbers = pipes_of(options.seed, options.copies), range(options.copies + 1)  # the last comes and goes
         self.printed = Printed()
         self.copies = [Copy(number, arguments, directory, number in pipes, self.printed) for number in numbers]
         self.history = judge.History()
-        self.injector = Injector(cluster, proxies, self.copies, self.feed, self.history, pause)
+        self.injector = Injector(cluster, proxies, self.copies, self.feed, self.history, directory)
         self.injector.group, self.injector.protocol = merged["group.id"], self.protocol
         drawn = schedule(options.seed, options.seconds, options.copies)
         self.faults = [fault for fault in drawn if fault.kind not in options.without]
@@ -55,6 +55,7 @@ class Course:
             "bootstrap.servers": ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies),
             "auto.offset.reset": self.reset,
             "topic.metadata.refresh.interval.ms": f"{REFRESH_SECONDS}000",  # [300000] until a new partition is seen
+            "socket.timeout.ms": f"{SOCKET_SECONDS}000",  # the script's 30000
             "max.poll.interval.ms": f"{SLEEP_SECONDS}000",  # [300000] until the group gives up who stands still
             "heartbeat.interval.ms": None if self.protocol == "consumer" else "500",  # until a rebalance is heard of
         }
@@ -69,20 +70,25 @@ class Course:
             run = copy.run
             ended = copy.look()
             if run is not None:
-                self.listen(run, now)
+                self.listen(copy, run, now)
             if ended is not None and ended.record.asked is None:
                 copy.again = now + 1
             if copy.run is None and copy.wanted and now >= copy.again:
                 self.history.runs.append(copy.start())
         time.sleep(TICK)
 
-    def listen(self, run: CopyRun, now: float) -> None:
+    def listen(self, copy: Copy, run: CopyRun, now: float) -> None:
         """Take what a run says, and end it where it does not stop."""
         record, said = run.record, words.found(run.news())
         if "GREETING" in said and record.greeted is None:
             record.greeted = now
         if "ASSIGNED" in said and record.asked is None:
             self.injector.rebalance(max(now - 2, record.began), now)  # it is told at once, or once a second
+            self.injector.assigned()
+        if "NEW_CLIENT" in said:
+            self.injector.renewed(copy, now)
+        if "DISTRUSTED" in said:
+            self.injector.distrusted()
         if "NOT_COMMITTED" in said:
             trouble = judge.Trouble("a warning", now - judge.RECOVERY_SECONDS, now, record, judge.RECOVERY_SECONDS)
             self.history.troubles.append(trouble)

@@ -1,8 +1,9 @@
 """What may happen: the kinds of faults, when they come, and how they are carried out.
 
-Rounds of 160 seconds: a calm, in which now and then a burst of faults befalls only copies, their group and their
-readers, so that most of its time nothing explains a repeat; a storm of whatever may fail; a rest in which that heals.
-The last storm is at the end of the run.
+Rounds of 160 seconds: a calm, in which now and then a burst of faults befalls only copies, their group, their readers
+and their disks, so that most of its time nothing explains a repeat; a storm of whatever may fail; a rest in which that
+heals. The last storm is at the end of the run. Some bursts are always the same (see `set_piece`), so that short runs,
+too, have the faults that most defects need.
 """
 
 import concurrent.futures
@@ -10,6 +11,7 @@ import contextlib
 import heapq
 import itertools
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -23,7 +25,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, ElectionType
 from confluent_kafka.admin import AclBinding, NewPartitions, ResourceType
 from harness.broker import PASSWORD, Broker, wait
-from harness.certificates import USER
+from harness.certificates import USER, make_certificates
 from harness.cluster import Cluster
 from harness.environment import user_environment
 from harness.proxy import Proxy
@@ -33,10 +35,10 @@ from chaos.feed import TOPIC, Feed
 from chaos.judge import PATIENCE, RECOVERY_SECONDS, SESSION_SECONDS, GroupStop, History, Trouble, Window
 
 CALM_SECONDS, STORM_SECONDS, REST_SECONDS = 120, 20, 20
-BURST_SECONDS, EVERY_SECONDS = 3, 30  # in a calm, so long and so often
+BURST_SECONDS, EVERY_SECONDS = 3, 36  # in a calm, so long and so often
 YOUNG = 5.0 * PATIENCE  # seconds until a run's handlers of signals are there for sure
 HEAL_SECONDS = 120  # for the group to print all once everything works again
-DEAD_SECONDS = 25  # socket.timeout.ms is 30 s, of which five are of the recovery
+SOCKET_SECONDS = 10  # socket.timeout.ms, until a connection that has died is noticed
 REFRESH_SECONDS = 5  # topic.metadata.refresh.interval.ms, until an added partition is seen
 QUOTA_BYTES = 50_000  # a second, of each node: a fraction of what the feed sends
 SLEEP_SECONDS = 12  # max.poll.interval.ms: after that the group goes on without a copy
@@ -54,12 +56,18 @@ class Kind(NamedTuple):
 
 
 REBALANCES = "rebalances of copies that pause"
+STILL, SLOW = "reader that stands still, and kill -9", "reader that is slow, and SIGTERM"
+SLOW_DISK = "slow disk, and power cut"
+STUCK = "client that stands still"
+COORDINATOR = "kill -9 of the coordinator at an assignment"
+CERTIFICATE = "another certificate of a node"
 SLEEPER = "reader that sleeps while a copy joins"
 RIGHT = "right to the topic taken away"
 QUOTA = "small quota"
 KINDS = {
     "kill -9": Kind("copy", 5, 6, 0, 3, signal.SIGKILL),
     "power cut": Kind("file", 5, 8, 0, 3, signal.SIGKILL),
+    SLOW_DISK: Kind("disk", 4, 8, 4, 6, signal.SIGKILL),
     "SIGTERM": Kind("copy", 3, 3, 0, 3, signal.SIGTERM),
     "SIGINT": Kind("copy", 3, 3, 0, 3, signal.SIGINT),
     "SIGHUP": Kind("copy", 2, 2, 0, 3, signal.SIGHUP),
@@ -69,18 +77,21 @@ KINDS = {
     "SIGTERM to all copies": Kind("copies", 0, 0, 0, 2, signal.SIGTERM),
     "SIGINT to all copies": Kind("copies", 0, 0, 0, 2, signal.SIGINT),
     "SIGHUP to all copies": Kind("copies", 0, 0, 0, 2, signal.SIGHUP),
+    STUCK: Kind("client", 0, 4, 8, 10),
     REBALANCES: Kind("copies", 0, 0, 5, 8),
     "one more copy": Kind("group", 2, 2, 8, 15),
     "reader that stands still": Kind("reader", 4, 2, 1, 9),
-    "reader that stands still, and kill -9": Kind("reader", 8, 6, 5, 9, signal.SIGKILL),
+    STILL: Kind("reader", 8, 6, 5, 9, signal.SIGKILL),
     "reader that is slow": Kind("reader", 4, 2, 4, 12),
-    "reader that is slow, and SIGTERM": Kind("reader", 8, 4, 5, 9, signal.SIGTERM),
+    SLOW: Kind("reader", 8, 4, 5, 9, signal.SIGTERM),
     "reader that goes": Kind("reader", 2, 2, 0, 2),
     SLEEPER: Kind("reader", 2, 2, SLEEP_SECONDS + 2, SLEEP_SECONDS + 4),
     "kill -9 of a node": Kind("node", 3, 0, 3, 10, signal.SIGKILL),
     "stop of a node": Kind("node", 3, 0, 3, 10, signal.SIGTERM),
     "freeze of a node": Kind("node", 2, 0, 2, 8, signal.SIGSTOP),
     "kill -9 of all nodes": Kind("nodes", 1, 0, 3, 8, signal.SIGKILL),
+    COORDINATOR: Kind("coordinator", 4, 0, 6, 9, signal.SIGKILL),
+    CERTIFICATE: Kind("node", 2, 0, 14, 16),
     "cut connections": Kind("node", 3, 0, 0, 0),
     "dead connections": Kind("node", 2, 0, 0, 0),
     "slow link": Kind("node", 3, 0, 4, 10),
@@ -91,7 +102,8 @@ KINDS = {
     QUOTA: Kind("user", 1, 0, 6, 10),
 }
 GROUP_STOPS = [name for name, kind in KINDS.items() if kind.scope == "copies" and kind.sent]
-NETWORK = ("node", "nodes", "user")  # scopes of faults under which a commit or a start may fail
+OF_A_COPY = ("copy", "file", "disk", "client", "reader")  # scopes of faults whose target is a copy
+NETWORK = ("node", "nodes", "coordinator", "user")  # scopes of faults under which a commit or a start may fail
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,8 @@ class Fault:
 
     def __str__(self) -> str:
         """Return a line of the schedule."""
-        scope = {"reader": "copy", "file": "copy"}.get(KINDS[self.kind].scope, KINDS[self.kind].scope)
+        scope = KINDS[self.kind].scope
+        scope = "copy" if scope in OF_A_COPY else scope
         whose = f" ({scope} {self.target})" if scope in ("copy", "node") else ""
         return f"{self.at:7.1f} s  {self.kind}{whose}, {self.seconds:.1f} s"
 
@@ -141,44 +154,60 @@ def slots_of(name: str, target: int, copies: int) -> list[tuple[str, int]]:
         return [(each, copy) for each in ("copy", "reader") for copy in range(copies + 1)]
     if name == "one more copy":
         return [("copy", copies)]
+    if name == COORDINATOR:
+        return [("coordinator", 0), ("copy", copies)]
     if name == SLEEPER:
         return [("reader", target), ("copy", target), ("copy", copies)]
-    if scope == "file":
+    if scope in ("file", "disk", "client"):
         return [("copy", target)]
     return [(scope, target), *([("copy", target)] if scope == "reader" and sent else [])]
 
 
-def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
-    """Draw the faults, never two at a time of a scope for the same target.
+def set_piece(burst: int, at: float, dice: random.Random) -> list[str]:
+    """Return the faults of a burst that is always the same, or nothing where chance draws it."""
+    if burst == 1:
+        return [REBALANCES]
+    if burst == 3:
+        return [dice.choice(GROUP_STOPS)]
+    if at > CALM_SECONDS:
+        return []
+    return {0: [SLOW_DISK, STILL, SLOW], 2: [STUCK]}.get(burst, [])
 
-    A calm begins with a stop of all copies, and goes on with REBALANCES.
-    """
+
+def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
+    """Draw the faults, never two at a time of a scope for the same target."""
     dice, pipes = random.Random(seed), pipes_of(seed, copies)
     files = [copy for copy in range(copies) if copy not in pipes]
+    of_scope = {"copy": range(copies), "client": range(copies), "file": files, "disk": files, "reader": pipes}
     faults: list[Fault] = []
     busy: dict[tuple[str, int], float] = {}
-    set_piece = None  # the burst that has had its one fault
+    done = None  # the burst that has had its set piece
     at = 1.0
     while (at := at + dice.uniform(0.1, 1)) < seconds - 3:
         moment = moment_of(at, seconds)
-        (name,) = dice.choices([*KINDS], [kind.storm if moment.storm else kind.calm for kind in KINDS.values()])
-        if moment.burst in (0, 1):
-            name = dice.choice(GROUP_STOPS) if moment.burst == 0 else REBALANCES
-        kind = KINDS[name]
-        targets = {"copy": range(copies), "file": files, "node": range(3), "reader": pipes}.get(kind.scope, [0])
-        if not targets or not (moment.storm or moment.burst is not None):
+        if not moment.storm and moment.burst is None:
             continue
-        target, lasts = dice.choice(targets), dice.uniform(kind.least, kind.most)
-        if moment.storm:
-            lasts = min(lasts, max(moment.left, kind.least))
-        alone = moment.burst in (0, 1)
-        slots = slots_of(name, target, copies)
-        if (alone and set_piece == moment.burst) or any(busy.get(slot, 0) > at for slot in slots):
+        names = [] if moment.burst is None else set_piece(moment.burst, at, dice)
+        if names and done == moment.burst:
             continue
-        set_piece = moment.burst
-        for slot in slots:
-            busy[slot] = at + lasts + 3
-        faults.append(Fault(at, name, target, lasts))
+        done = moment.burst
+        weights = [kind.storm if moment.storm else kind.calm for kind in KINDS.values()]
+        for name in names or dice.choices([*KINDS], weights):
+            kind = KINDS[name]
+            if moment.storm and kind.least > moment.left:
+                continue
+            targets = of_scope.get(kind.scope, range(3) if kind.scope == "node" else [0])
+            free = [
+                target for target in targets if all(busy.get(slot, 0) <= at for slot in slots_of(name, target, copies))
+            ]
+            if not free:
+                continue
+            target, lasts = dice.choice(free), dice.uniform(kind.least, kind.most)
+            if moment.storm:
+                lasts = min(lasts, moment.left)
+            for slot in slots_of(name, target, copies):
+                busy[slot] = at + lasts + 3
+            faults.append(Fault(at, name, target, lasts))
     return faults
 
 
@@ -186,11 +215,15 @@ class Injector:
     """Carries the faults out, tells the history what may come of them, and counts those that took effect."""
 
     def __init__(
-        self, cluster: Cluster, proxies: list[Proxy], copies: list[Copy], feed: Feed, history: History, pause: Path
+        self, cluster: Cluster, proxies: list[Proxy], copies: list[Copy], feed: Feed, history: History, directory: Path
     ) -> None:
-        """Take what it may break; the last copy comes and goes, and `pause` is the file for which the copies pause."""
+        """Take what it may break; the last copy comes and goes, and `directory` has the signs of wrapper.py."""
         self.cluster, self.proxies, self.copies, self.feed, self.history = cluster, proxies, copies, feed, history
-        self.pause = pause
+        self.pause, self.hold = directory / "pause", directory / "hold"
+        self.coordinator = 0  # the node that led the group when it was last asked for
+        self.foreign = cluster.certificates.parent / "foreign"  # certificates of which the copies know nothing
+        make_certificates(self.foreign, host="127.0.0.1")
+        self.shown = False  # a node has such a one, and no copy has said so yet
         self.group = self.protocol = ""  # of the members that join and leave
         self.effects: Counter[str] = Counter()
         self.pending: list[tuple[float, int, Callable[[], None]]] = []  # what a fault does at its end
@@ -235,20 +268,26 @@ class Injector:
         now, kind = time.monotonic(), KINDS[fault.kind]
         end = now + fault.seconds
         if kind.scope in NETWORK:
-            lasts = DEAD_SECONDS if fault.kind == "dead connections" else fault.seconds
+            lasts = SOCKET_SECONDS if fault.kind == "dead connections" else fault.seconds
             self.history.troubles.append(Trouble(fault.kind, now, now + lasts, after=RECOVERY_SECONDS))
         if kind.sent == signal.SIGSTOP and kind.scope == "copy":
             self.freeze(self.copies[fault.target], fault, end)
         elif kind.scope in ("copy", "file"):
             assert kind.sent is not None
             self.stop(self.copies[fault.target], kind.sent, end, fault.kind)
+        elif kind.scope == "disk":
+            self.slow_disk(self.copies[fault.target], end)
+        elif kind.scope == "client":
+            self.let_stand(self.copies[fault.target], end)
         elif kind.scope == "reader":
             self.to_reader(self.copies[fault.target], fault.kind, end)
         elif kind.scope in ("node", "nodes"):
             hit = [
                 self.to_node(each, fault.kind, end) for each in (range(3) if kind.scope == "nodes" else [fault.target])
             ]
-            self.effects[fault.kind] += any(hit)
+            self.effects[fault.kind] += any(hit) and fault.kind != CERTIFICATE
+        elif fault.kind == COORDINATOR:
+            self.lie_in_wait(end)
         elif fault.kind == "one more copy":
             self.add_copy(fault.kind, end)
         elif kind.scope == "copies" and kind.sent:
@@ -314,7 +353,8 @@ class Injector:
             self.later(run.record.began + YOUNG, lambda: self.stop(copy, how, again, kind))
         elif run.process.poll() is None:
             copy.again = again
-            run.record.how = "power cut" if kind == "power cut" else "kill -9" if how == signal.SIGKILL else how.name
+            cut = kind in ("power cut", SLOW_DISK)
+            run.record.how = "power cut" if cut else "kill -9" if how == signal.SIGKILL else how.name
             run.record.stopped = now
             run.process.send_signal(how)
             self.effects[kind] += 1
@@ -356,6 +396,26 @@ class Injector:
         if fault.kind == "long freeze":
             self.history.troubles.append(Trouble(fault.kind, now, end, run.record, after=SESSION_SECONDS))
             self.rebalance(now, end)
+
+    def slow_disk(self, copy: Copy, end: float) -> None:
+        """Let each sync of a copy's file wait, and cut its power meanwhile."""
+        now, run = time.monotonic(), copy.run
+        copy.slow.touch()
+        self.history.hindrances.append(Window(now, end))
+        if run is not None:
+            self.history.troubles.append(Trouble("slow disk", now, end, run.record))
+        self.later(end - 1, lambda: self.stop(copy, signal.SIGKILL, end, SLOW_DISK))
+        self.later(end, copy.slow.unlink)
+
+    def let_stand(self, copy: Copy, end: float) -> None:
+        """Let the client of a copy give no message any more, until the script makes a new one."""
+        copy.stuck.touch()
+        self.later(end, copy.stuck.unlink)
+
+    def renewed(self, copy: Copy, now: float) -> None:
+        """Take it that a copy has made a new client: the old one has not left the group, which waits for it."""
+        self.rebalance(now - 2, now + SESSION_SECONDS)
+        self.effects[STUCK] += copy.stuck.exists()
 
     def unsettle(self, end: float) -> None:
         """Join the group and leave it, again and again, while the copies pause with a message in hand; read nothing."""
@@ -408,11 +468,51 @@ class Injector:
         elif kind == "slow link":
             proxy.seconds = 1
             self.later(end, lambda: setattr(proxy, "seconds", 0))
+        elif kind == CERTIFICATE:
+            self.show_foreign(node, end)
         elif how and there:
             assert node.process is not None
             node.process.send_signal(how)
             self.later(end, lambda: self.revive(node, how == signal.SIGSTOP))
         return there
+
+    def lie_in_wait(self, end: float) -> None:
+        """Let a copy join, and whoever gets an assignment wait with it, so that `assigned` can kill the coordinator."""
+
+        def find() -> None:
+            self.coordinator = self.cluster.nodes.index(self.cluster.leader("__consumer_offsets"))
+            if time.monotonic() < end - 1:
+                self.hold.touch()
+
+        self.administer("the coordinator is found", find)
+        self.add_copy("one more copy", end)
+        self.later(end, lambda: self.hold.unlink(missing_ok=True))
+
+    def assigned(self) -> None:
+        """Take it that a copy has an assignment: it has yet to ask the coordinator where to begin."""
+        if self.hold.exists():
+            self.effects[COORDINATOR] += self.to_node(self.coordinator, COORDINATOR, time.monotonic() + 5)
+            self.hold.unlink()
+
+    def show(self, node: Broker, directory: Path) -> None:
+        """Restart a node with a certificate from a directory."""
+        path, key = node.directory / "server.properties", "ssl.keystore.location="
+        path.write_text(re.sub(rf"(?m)^{key}.*", f"{key}{directory / 'server.pem'}", path.read_text()))
+        node.stop(signal.SIGKILL)
+        self.launch(node)
+
+    def show_foreign(self, node: Broker, end: float) -> None:
+        """Restart a node with a certificate that no copy trusts, let it lead what it is to lead, and mend it."""
+        self.show(node, self.foreign)
+        self.shown = True
+        self.administer("the node is back", lambda: self.cluster.wait_for_nodes(3))
+        self.administer("it leads again", self.move_leaders)
+        self.later(end, lambda: self.show(node, self.cluster.certificates))
+
+    def distrusted(self) -> None:
+        """Take it that a copy has refused a certificate."""
+        self.effects[CERTIFICATE] += self.shown
+        self.shown = False
 
     def revive(self, node: Broker, frozen: bool) -> None:
         """Let a frozen node go on, or start one that is down, or nearly so."""
@@ -421,8 +521,12 @@ class Injector:
             node.process.send_signal(signal.SIGCONT)
         if not frozen or node.process.poll() is not None:
             node.stop(signal.SIGKILL)
-            node.launch()
-            threading.Thread(target=self.await_node, args=[node], daemon=True).start()
+            self.launch(node)
+
+    def launch(self, node: Broker) -> None:
+        """Start a node that is down."""
+        node.launch()
+        threading.Thread(target=self.await_node, args=[node], daemon=True).start()
 
     def await_node(self, node: Broker) -> None:
         """Count a node's start, which takes long on a busy machine, as trouble until it answers or is killed again."""

@@ -8,15 +8,18 @@ NOT_COMMITTED = "offsets were not committed"
 BLOCKED = "error: standard output is blocked"
 NEW_CLIENT = ": starting a new client"  # the old one stood still, or heard nothing
 LOGIN_FAILED = "login failed"
+TLS_FAILED = "TLS failed"
 NO_ANSWER = "error: the broker does not answer, or the group waits"
 
 _CHECKED = {  # by the names on which a verdict of tests/chaos rests
     "GREETING": [GREETING],
     "ASSIGNED": [ASSIGNED],
+    "NEW_CLIENT": [NEW_CLIENT],
     "NOT_COMMITTED": [NOT_COMMITTED],
     "BLOCKED": [BLOCKED],
     "PRINTED_AGAIN": ["printed again", NO_ANSWER],  # the second where there was nothing to print again
     "REFUSED": [LOGIN_FAILED, "this user may not"],
+    "DISTRUSTED": [TLS_FAILED],
     "CRASHING": [LOGIN_FAILED],  # amid a rebalance librdkafka may crash then
     "TRACEBACK": ["Traceback (most recent call last)"],
     "ERROR": ["error: "],
