@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chaos.faults import KINDS, schedule
+from chaos.faults import KINDS, SLOW, SLOW_DISK, STILL, schedule
 from harness.environment import ROOT, SCRIPT, user_environment
 
 MUTATIONS = ROOT / "tests" / "chaos" / "mutations"
@@ -48,6 +48,11 @@ def test_a_mutation_is_found(kafka: None, tmp_path: Path) -> None:
 def test_each_mutation_is_one_of_the_script_as_it_is(patch: Path) -> None:
     ended = subprocess.run(["git", "apply", "--check", str(patch)], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_short_run_has_what_most_defects_need(seed: int) -> None:
+    assert [fault.kind for fault in schedule(seed, 10, copies=3)] == [SLOW_DISK, STILL, SLOW]
 
 
 def test_the_same_seed_draws_the_same_faults() -> None:

@@ -308,6 +308,8 @@ def test_the_seconds_that_nothing_explains() -> None:
             {"NOT_COMMITTED", "PRINTED_AGAIN"},
         ),
         ("error: the broker does not answer, or the group waits for another member", {"ERROR", "PRINTED_AGAIN"}),
+        ("warning: partition 0 stands still: starting a new client (…)", {"NEW_CLIENT"}),
+        ("warning: TLS failed: check ssl.ca.location", {"DISTRUSTED"}),
         ("error: login failed: check sasl.username", {"ERROR", "REFUSED", "CRASHING"}),
         ("error: this user may not read topic t: check --topic", {"ERROR", "REFUSED"}),
     ],
