@@ -35,9 +35,10 @@ from chaos.feed import TOPIC, Feed
 from chaos.judge import PATIENCE, RECOVERY_SECONDS, SESSION_SECONDS, GroupStop, History, Trouble, Window
 
 CALM_SECONDS, STORM_SECONDS, REST_SECONDS = 120, 20, 20
-BURST_SECONDS, EVERY_SECONDS = 3, 36  # in a calm, so long and so often
+BURST_SECONDS, EVERY_SECONDS = 3, 40  # in a calm, so long and so often
 YOUNG = 5.0 * PATIENCE  # seconds until a run's handlers of signals are there for sure
 HEAL_SECONDS = 120  # for the group to print all once everything works again
+JOIN_SECONDS = 3  # until a member that joins gives up
 SOCKET_SECONDS = 10  # socket.timeout.ms, until a connection that has died is noticed
 REFRESH_SECONDS = 5  # topic.metadata.refresh.interval.ms, until an added partition is seen
 QUOTA_BYTES = 50_000  # a second, of each node: a fraction of what the feed sends
@@ -163,15 +164,13 @@ def slots_of(name: str, target: int, copies: int) -> list[tuple[str, int]]:
     return [(scope, target), *([("copy", target)] if scope == "reader" and sent else [])]
 
 
-def set_piece(burst: int, at: float, dice: random.Random) -> list[str]:
-    """Return the faults of a burst that is always the same, or nothing where chance draws it."""
+def set_piece(burst: int | None, at: float, dice: random.Random) -> list[tuple[str, float]]:
+    """Return the faults of a burst that is always the same, and how much later each comes; else nothing."""
+    if burst == 0 and at < EVERY_SECONDS:
+        return [(SLOW_DISK, 0), (STILL, 0), (SLOW, 0)]
     if burst == 1:
-        return [REBALANCES]
-    if burst == 3:
-        return [dice.choice(GROUP_STOPS)]
-    if at > CALM_SECONDS:
-        return []
-    return {0: [SLOW_DISK, STILL, SLOW], 2: [STUCK]}.get(burst, [])
+        return [(REBALANCES, 0), (STUCK, 12)]
+    return [(dice.choice(GROUP_STOPS), 0)] if burst == 2 else []
 
 
 def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
@@ -185,30 +184,28 @@ def schedule(seed: int, seconds: float, copies: int) -> list[Fault]:
     at = 1.0
     while (at := at + dice.uniform(0.1, 1)) < seconds - 3:
         moment = moment_of(at, seconds)
-        if not moment.storm and moment.burst is None:
-            continue
-        names = [] if moment.burst is None else set_piece(moment.burst, at, dice)
-        if names and done == moment.burst:
+        piece = set_piece(moment.burst, at, dice)
+        if not (moment.storm or moment.burst is not None) or (piece and done == moment.burst):
             continue
         done = moment.burst
         weights = [kind.storm if moment.storm else kind.calm for kind in KINDS.values()]
-        for name in names or dice.choices([*KINDS], weights):
-            kind = KINDS[name]
-            if moment.storm and kind.least > moment.left:
-                continue
+        for name, delay in piece or [(dice.choices([*KINDS], weights)[0], 0)]:
+            kind, begin = KINDS[name], at + delay
             targets = of_scope.get(kind.scope, range(3) if kind.scope == "node" else [0])
             free = [
-                target for target in targets if all(busy.get(slot, 0) <= at for slot in slots_of(name, target, copies))
+                target
+                for target in targets
+                if all(busy.get(slot, 0) <= begin for slot in slots_of(name, target, copies))
             ]
-            if not free:
+            if not free or begin > seconds - 3 or (moment.storm and kind.least > moment.left):
                 continue
             target, lasts = dice.choice(free), dice.uniform(kind.least, kind.most)
             if moment.storm:
                 lasts = min(lasts, moment.left)
             for slot in slots_of(name, target, copies):
-                busy[slot] = at + lasts + 3
-            faults.append(Fault(at, name, target, lasts))
-    return faults
+                busy[slot] = begin + lasts + 3
+            faults.append(Fault(begin, name, target, lasts))
+    return sorted(faults, key=lambda fault: fault.at)
 
 
 class Injector:
@@ -426,8 +423,9 @@ class Injector:
             begin = time.monotonic()
             member = Consumer({**keys, "enable.auto.commit": False, "log_level": 0})
             member.subscribe([TOPIC])
-            member.poll(1)
-            joined = joined or bool(member.memberid())
+            while not member.assignment() and time.monotonic() - begin < JOIN_SECONDS:
+                member.poll(0.1)
+            joined = joined or bool(member.assignment())
             member.close()
             self.rebalance(begin, time.monotonic())
         self.pause.unlink()
