@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, ElectionType
 from confluent_kafka.admin import AclBinding, NewPartitions, ResourceType
-from harness.broker import PASSWORD, Broker, wait
+from harness.broker import PASSWORD, START_SECONDS, Broker, wait
 from harness.certificates import USER, make_certificates
 from harness.cluster import Cluster
 from harness.environment import user_environment
@@ -38,6 +38,7 @@ CALM_SECONDS, STORM_SECONDS, REST_SECONDS = 120, 20, 20
 BURST_SECONDS, EVERY_SECONDS = 3, 40  # in a calm, so long and so often
 YOUNG = 5.0 * PATIENCE  # seconds until a run's handlers of signals are there for sure
 HEAL_SECONDS = 120  # for the group to print all once everything works again
+SHOWN_SECONDS = 5  # in which a node with another certificate leads partitions
 JOIN_SECONDS = 3  # until a member that joins gives up
 SOCKET_SECONDS = 10  # socket.timeout.ms, until a connection that has died is noticed
 REFRESH_SECONDS = 5  # topic.metadata.refresh.interval.ms, until an added partition is seen
@@ -92,7 +93,7 @@ KINDS = {
     "freeze of a node": Kind("node", 2, 0, 2, 8, signal.SIGSTOP),
     "kill -9 of all nodes": Kind("nodes", 1, 0, 3, 8, signal.SIGKILL),
     COORDINATOR: Kind("coordinator", 4, 0, 6, 9, signal.SIGKILL),
-    CERTIFICATE: Kind("node", 2, 0, 14, 16),
+    CERTIFICATE: Kind("node", 2, 0, 10, 14),
     "cut connections": Kind("node", 3, 0, 0, 0),
     "dead connections": Kind("node", 2, 0, 0, 0),
     "slow link": Kind("node", 3, 0, 4, 10),
@@ -501,11 +502,25 @@ class Injector:
 
     def show_foreign(self, node: Broker, end: float) -> None:
         """Restart a node with a certificate that no copy trusts, let it lead what it is to lead, and mend it."""
+        trouble = Trouble(CERTIFICATE, time.monotonic(), float("inf"), after=RECOVERY_SECONDS)
+        self.history.troubles.append(trouble)
+
+        def mend() -> None:
+            self.show(node, self.cluster.certificates)
+            trouble.end = time.monotonic()
+
+        def lead() -> None:
+            client = node.new_client()
+            while time.monotonic() < trouble.begin + START_SECONDS and not node.answers(client):
+                pass
+            with contextlib.suppress(Exception):  # whatever the client raises while other nodes are away
+                self.cluster.wait_for_nodes(3)
+                self.move_leaders()  # else the copies would not need it
+            self.later(max(end, time.monotonic() + SHOWN_SECONDS), mend)
+
         self.show(node, self.foreign)
         self.shown = True
-        self.administer("the node is back", lambda: self.cluster.wait_for_nodes(3))
-        self.administer("it leads again", self.move_leaders)
-        self.later(end, lambda: self.show(node, self.cluster.certificates))
+        threading.Thread(target=lead, daemon=True).start()
 
     def distrusted(self) -> None:
         """Take it that a copy has refused a certificate."""
