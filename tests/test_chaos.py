@@ -1,4 +1,4 @@
-"""The checker with random faults: half a minute of it on the script as it is, and less on one with a mistake."""
+"""The checker with random faults: seconds of it on the script as it is, and on one with a mistake."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from chaos.faults import KINDS, SLOW, SLOW_DISK, STILL, schedule
 from harness.environment import ROOT, SCRIPT, user_environment
 
 MUTATIONS = ROOT / "tests" / "chaos" / "mutations"
-SECONDS, SEED = 30, 32  # at the end a node is killed, and a partition added
+SECONDS, SEED = 24, 134  # no fault of a node: its recovery would take longer than all else; see test_cluster.py
 
 
 def check(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -22,7 +22,7 @@ def check(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.timeout(300)
-def test_half_a_minute_of_faults(kafka: None) -> None:
+def test_faults_on_the_script_as_it_is(kafka: None) -> None:
     ended = check("--seconds", f"{SECONDS}", "--seed", f"{SEED}")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.endswith("every promise was kept\n")
