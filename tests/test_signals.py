@@ -28,7 +28,7 @@ def test_a_second_signal_ends_at_once_however_soon_it_comes(broker: Broker, topi
     wait_until_full(run.process.stdout)  # it hangs in a write
     with seconds_at_most(2):
         run.process.send_signal(how)
-        time.sleep(0.1)
+        time.sleep(0.3)  # for the first one to be heard by then
         assert run.stop(how) == -how
 
 
@@ -48,7 +48,7 @@ def test_a_second_signal_ends_process_1_of_a_container(broker: Broker, topic: st
         (script,) = psutil.Process(outer.pid).children()
         with seconds_at_most(2):
             script.send_signal(how)
-            time.sleep(0.1)
+            time.sleep(0.3)  # for the first one to be heard by then
             script.send_signal(how)
             assert outer.wait(10) in (128 + how, -how)
 
