@@ -381,7 +381,8 @@ class Errors:
         self.final: Failure | None = None  # raised by `poll`: error_cb runs in close(), too
         self.connection_lost = 0.0  # when last
         self.doubt: tuple[float, str] | None = None  # (when, why) of a loss not yet confirmed
-        self.outage = False  # a loss was confirmed, and no message has come since
+        self.outage = False  # a loss was confirmed, and nothing has answered since
+        self.interrupted = False  # the same, and no message has come since
         self.denied = False  # some broker does not know the topic; confirm_topic decides
 
     def note(self, text: str, end: str = "\n") -> None:
@@ -1091,7 +1092,7 @@ class GroupConsumer:
             errors.forget_refusals()
         if errors.doubt is not None and now - errors.doubt[0] >= DOWN_SECONDS:
             if not self.answers(self.client.assignment()):
-                errors.outage = True
+                errors.outage = errors.interrupted = True
                 errors.warn("connection", errors.doubt[1], retried=True)
             errors.doubt = None
         waits = self.assigned is None and now - self.unassigned_since >= GROUP_SECONDS
@@ -1210,8 +1211,11 @@ class GroupConsumer:
         self.errors.warn(kind, f"{text}: starting a new client ({wait}; {again})")
         self.unstored.clear()
         self.places, self.assigned, self.renewed = {}, None, time.monotonic()
-        # It goes with its last reference, and does not leave the group: close() might hang.
+        # The old one goes with its last reference, and does not leave the group: close() might
+        # hang. In a thread of its own, as the destruction might, too.
+        old = [self.client]
         self.client = self.new_client()
+        threading.Thread(target=old.clear, daemon=True).start()
         self.subscribe()
 
 
@@ -1312,8 +1316,8 @@ def print_batch(
         consumer.unstored |= last
         output.watch.at_risk = True
         consumer.errors.forget_refusals()
-        if consumer.errors.outage:
-            consumer.errors.outage = False
+        if consumer.errors.interrupted:
+            consumer.errors.outage = consumer.errors.interrupted = False
             consumer.errors.note(f"{consumer.topic}: messages come again")
         newest = max(one.timestamp()[1] for one in last.values())
         progress.newest = newest if progress.idle else max(progress.newest, newest)
