@@ -992,12 +992,11 @@ class GroupConsumer:
             self.caught_up = time.monotonic()
         failed = [(one, error) for one in batch if (error := one.error()) is not None]
         for message, error in failed:
-            batch.remove(message)
             if error.name() == "_PARTITION_EOF":
                 self.end_offsets.pop(message.partition() or 0, None)
             else:
                 self.errors.error_cb(error)
-        return batch
+        return [one for one in batch if one.error() is None] if failed else batch
 
     def store(self) -> None:
         """Store the offsets of what was printed, once the disk has it. Raises OSError.

@@ -158,6 +158,7 @@ def test_how_old_each_message_is(second_terminal: Callable[[str], str]) -> None:
 
 def test_several_topics(second_terminal: Callable[[str], str]) -> None:
     """Each run has all partitions of its topic, and each message comes once."""
+    time.sleep(3)  # for something new in each partition
     show = "for topic in tron.transactions.proto solana.dextrades.proto; do cat $topic.jsonl; echo; done"
     for text in second_terminal(f"{recipe('for topic in')}{show}").split("\n\n")[:2]:
         found = [(line["partition"], line["offset"]) for line in map(json.loads, text.splitlines())]
