@@ -25,7 +25,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -234,9 +234,16 @@ class Kafka(ABC):
         `replicas` says how many nodes have each partition, -1 leaves it to default.replication.factor.
         """
         new = NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(settings or {}))
-        wait(self.admin.create_topics([new]))
-        # The controller knows it, and the node may not yet. The producer asks: `admin` would keep what it has heard.
         deadline = time.monotonic() + 30
+        while True:
+            try:
+                wait(self.admin.create_topics([new]))
+                break
+            except KafkaException as error:  # a node that has just come back is fenced for a moment
+                if error.args[0].code() != KafkaError.INVALID_REPLICATION_FACTOR or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+        # The controller knows it, and the node may not yet. The producer asks: `admin` would keep what it has heard.
         while len(self.producer.list_topics(name, timeout=10).topics[name].partitions) < partitions:
             assert time.monotonic() < deadline, f"nobody knows {name}"
             time.sleep(0.02)
