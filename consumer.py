@@ -383,7 +383,7 @@ class Errors:
         self.doubt: tuple[float, str] | None = None  # (when, why) of a loss not yet confirmed
         self.outage = False  # a loss was confirmed, and nothing has answered since
         self.interrupted = False  # the same, and no message has come since
-        self.denied = False  # some broker does not know the topic; confirm_topic decides
+        self.denied = False  # a node does not know the topic; confirm_topic decides
 
     def note(self, text: str, end: str = "\n") -> None:
         """Say what --quiet leaves out."""
@@ -1147,11 +1147,15 @@ class GroupConsumer:
             else:
                 self.topic_partitions(ANSWER_SECONDS)
         except KafkaException as raised:
+            error = raised.args[0]
+            if not assigned and error.name() == "UNKNOWN_TOPIC_OR_PART":
+                self.errors.denied = True  # a client without partitions may not say so itself
+                return
             self.unanswered_since = self.unanswered_since or self.looked
             unanswered = self.looked - self.unanswered_since
             # Where other partitions give messages, a new client would only stop them for a while.
             silent = min(unanswered, self.looked - self.received)
-            text = self.errors.sentence(raised.args[0])
+            text = self.errors.sentence(error)
             if silent >= OUTAGE_SECONDS:
                 self.renew("outage", f"no answer for {silent:.0f} s: {text}")
             elif unanswered >= LOOK_SECONDS:

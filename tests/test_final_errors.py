@@ -52,7 +52,7 @@ def test_a_topic_that_is_deleted_ends_the_run_and_one_that_is_made_anew_is_read(
             topic = broker.create_topic(f"tron.{fate}-{number}")
             broker.produce(topic, [b"x"])
             keys = settings(broker, {**waits, **protocol})
-            runs[topic] = start(keys, topic, constants={"LEADER_SECONDS": 5, "QUIET_SECONDS": 1})
+            runs[topic] = start(keys, topic, constants={"LEADER_SECONDS": 5, "QUIET_SECONDS": 1, "LOOK_SECONDS": 10})
             runs[topic].wait_for_lines(1)
     time.sleep(4)  # longer than that
     for topic in runs:
