@@ -15,7 +15,7 @@ import psutil
 import pytest
 from harness.broker import PASSWORD, QUICK_START, Broker, NoKafka, kafka_jars, keep_loaded_classes, temporary_broker
 from harness.cluster import Cluster, temporary_cluster
-from harness.environment import missing, numbers, undo_nohup
+from harness.environment import let_programs_hear, missing, numbers
 from harness.process import Run, Start
 from harness.settings import write_config
 from harness.terminal import Terminal
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give all processes of this run a directory for what they share, and let SIGTERM, too, stop what they started."""
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
-    undo_nohup()
+    let_programs_hear()
     if "PYTEST_XDIST_WORKER" not in os.environ:  # else the one that has started this one did it
         directory = tempfile.TemporaryDirectory(prefix="pytest-shared-")
         config.add_cleanup(directory.cleanup)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,21 @@ def test_a_mutation_is_found(kafka: None, tmp_path: Path) -> None:
     found = [line for line in ended.stdout.splitlines() if line.startswith("broken")]
     assert len(found) == 1, ended.stdout
     assert re.fullmatch(r"broken, 1 times: lost: \d+ messages, the first at \(\d+, \d+\)", found[0])
+
+
+def test_a_checker_in_the_background_starts_copies_that_hear() -> None:
+    """Or a copy that is sent SIGINT goes on: with nohup, or `&` in a script, programs are started that ignore it."""
+    program = """if True:
+        import signal, subprocess
+        from harness.environment import let_programs_hear
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        let_programs_hear()
+        print(*(subprocess.run(["sh", "-c", f"kill -{name} $$"]).returncode for name in ("INT", "HUP")))
+    """
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True, env=user_environment())
+    assert (ended.stdout, ended.stderr) == (f"-{signal.SIGINT:d} -{signal.SIGHUP:d}\n", "")
 
 
 @pytest.mark.parametrize("patch", sorted(MUTATIONS.iterdir()), ids=lambda path: path.stem)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python puts this
 
 from harness.broker import INTERRUPTED
 from harness.cluster import Cluster
-from harness.environment import SCRIPT, undo_nohup
+from harness.environment import SCRIPT, let_programs_hear
 from harness.proxy import Proxy
 
 from chaos.course import Course
@@ -74,7 +74,7 @@ def main() -> int:
     option("--without", action="append", default=[], choices=KINDS, metavar="KIND", help="leave out a kind of fault")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    undo_nohup()
+    let_programs_hear()
     directory = Path(tempfile.mkdtemp(prefix="kafka-chaos-"))
     findings = ["it did not come to its end"]
     try:

@@ -32,10 +32,14 @@ def numbers() -> Iterator[int]:
     return itertools.count(10_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) + 1)
 
 
-def undo_nohup() -> None:
-    """Let the programs that are started from here hear SIGHUP, which they would ignore if nohup had started us."""
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)  # what is handled is reset in a program that is started
+def let_programs_hear() -> None:
+    """Let the programs that are started from here hear SIGHUP and SIGINT.
+
+    They would ignore them where nohup has started us, or `&` in a script.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # what is handled is reset in a program that is started
 
 
 def missing(reason: str) -> NoReturn:
