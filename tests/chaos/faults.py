@@ -287,7 +287,7 @@ class Injector:
         elif fault.kind == COORDINATOR:
             self.lie_in_wait(end)
         elif fault.kind == "one more copy":
-            self.add_copy(fault.kind, end)
+            self.add_copy(end, fault.kind)
         elif kind.scope == "copies" and kind.sent:
             self.stop_group(kind.sent, end, fault.kind)
         elif fault.kind == REBALANCES:
@@ -368,7 +368,7 @@ class Injector:
         self.history.group_stops.append(GroupStop(now, [run.record for run in runs], must))
         self.effects[kind] += 1
 
-    def add_copy(self, kind: str, end: float) -> None:
+    def add_copy(self, end: float, kind: str = "") -> None:
         """Let one more copy join until a time."""
         copy = self.copies[-1]
         if not copy.wanted:
@@ -455,7 +455,7 @@ class Injector:
             self.effects[kind] += 1
         if kind == SLEEPER:
             self.rebalance(now + SLEEP_SECONDS, end)
-            self.later(now + 4, lambda: self.add_copy("one more copy", end))
+            self.later(now + 4, lambda: self.add_copy(end))
 
     def to_node(self, number: int, kind: str, end: float) -> bool:
         """Stop, kill or freeze a node, or break its connections; tell whether it was there."""
@@ -485,7 +485,7 @@ class Injector:
                 self.hold.touch()
 
         self.administer("the coordinator is found", find)
-        self.add_copy("one more copy", end)
+        self.add_copy(end)
         self.later(end, lambda: self.hold.unlink(missing_ok=True))
 
     def assigned(self) -> None:
