@@ -13,6 +13,7 @@ from chaos.judge import (
     SETTLE_SECONDS,
     STOP_SECONDS,
     SYNC_SECONDS,
+    WARNING,
     GroupStop,
     History,
     Line,
@@ -125,7 +126,7 @@ def test_a_run_goes_back_where_a_partition_comes_back_to_it() -> None:
     ("end", "found"),
     [
         ({"exited": END + STOP_SECONDS + 1, "tail": "x"}, f"a: its stop took {STOP_SECONDS + 1:.1f} s: x"),
-        ({"overdue": 31.0, "status": -9}, "a: still running 31 s after its signal"),
+        ({"overdue": 31.0, "status": -9}, "a: still running 31 s after it was to end"),
         ({"status": 1, "tail": "x"}, "a: ended with 1: x"),
         ({"status": 2, "tail": "x"}, "a: ended with 2: x"),
         ({"status": -signal.SIGSEGV, "tail": "x"}, "a: ended with -11: x"),
@@ -158,20 +159,77 @@ def test_status_1_where_standard_output_was_blocked() -> None:
     blocked = {"status": 1, "errors": frozenset({"BLOCKED", "PRINTED_AGAIN"}), "tail": "x", "exited": END + 6}
     assert findings(run("a", lines(range(10)), hindered_until=END + 5, **blocked)) == []
     assert findings(run("a", lines(range(10)), **blocked)) == ["a: ended with 1: x"]
+    by_itself = run("a", lines(range(10)), hindered_until=END + 5, stopped=None, how="", **blocked)
+    assert findings(by_itself) == ["a: ended with 1: x"]
 
 
 def test_status_1_where_a_login_was_refused() -> None:
     refused = run("a", lines(range(10)), status=1, errors=frozenset({"REFUSED"}), tail="x")
     wrong_password = Trouble("wrong password", END - 10, END, after=RECOVERY_SECONDS)
+    long_before = Trouble("wrong password", QUIET - 10, QUIET, after=RECOVERY_SECONDS)
     assert findings(refused, troubles=[wrong_password]) == []
-    assert findings(refused) == ["a: ended with 1: x"]
+    for troubles in ([], [long_before]):
+        assert findings(refused, troubles=troubles) == ["a: ended with 1: x"]
 
 
 def test_status_1_where_a_commit_may_fail() -> None:
     uncommitted = run("a", lines(range(10)), status=1, errors=frozenset({"NOT_COMMITTED", "PRINTED_AGAIN"}), tail="x")
     killed = run("b", how="kill -9", status=-9, stopped=END - 3, exited=END - 3)
     assert findings(uncommitted, killed) == []
-    assert findings(uncommitted) == ["a: ended with 1: x"]
+    own_warning = Trouble(WARNING, END + 1 - RECOVERY_SECONDS, END + 1, uncommitted, RECOVERY_SECONDS)
+    assert findings(uncommitted, troubles=[own_warning]) == ["a: ended with 1: x"]
+
+
+def test_status_1_where_a_reader_let_the_group_go_on_without_it() -> None:
+    words_of_it = {"errors": frozenset({"NOT_COMMITTED", "PRINTED_AGAIN"}), "hindered_until": END - 1}
+    assert findings(run("a", lines(range(10)), status=1, **words_of_it)) == []
+
+
+def test_a_traceback_of_a_run_that_is_killed_later() -> None:
+    traced = run("a", lines(range(10)), how="kill -9", status=-9, said=frozenset({"TRACEBACK"}), tail="x")
+    assert findings(traced) == ["a: a traceback before it was killed: x"]
+
+
+# -- silence
+
+
+def steady(name: str, moments: Iterable[float], partition: int, **other: Any) -> Run:
+    """Return a run that prints a message of a partition at each moment."""
+    return run(
+        name, [Line(partition, offset, b"%d" % offset, moment) for offset, moment in enumerate(moments)], **other
+    )
+
+
+def test_a_run_that_gives_nothing_while_others_do() -> None:
+    """As where its client has left the group unseen; the others read what is its."""
+    working = steady("a", range(101, 200), 0)
+    silent = steady("b", [101], 1)
+    found = judge_all(working, silent)
+    assert found == ["b: no line in 95 calm seconds from 101.0 s on"]
+    in_trouble = Trouble("kill -9 of a node", 110, 190, after=RECOVERY_SECONDS)
+    assert judge_all(working, silent, troubles=[in_trouble]) == []
+    assert judge_all(working, silent, hindrances=[Window(110, 190)]) == []
+
+
+def test_a_run_that_never_greets_while_others_print() -> None:
+    hanging = run("b", began=120.0, greeted=None)
+    assert judge_all(steady("a", range(101, 200), 0), steady("c", range(101, 200), 1), hanging, partitions=3) != []
+
+
+def test_a_run_that_has_no_partition_gives_nothing() -> None:
+    working = steady("a", range(101, 200), 0)
+    assert judge_all(working, run("b"), partitions=1) == []
+
+
+def test_nothing_is_printed_where_nothing_comes() -> None:
+    assert judge_all(steady("a", [101, 190], 0), steady("b", [101, 190], 1)) == []
+
+
+def judge_all(*runs: Run, partitions: int = 2, **other: Any) -> Sequence[str]:
+    """Return what is found where what was printed is what was sent."""
+    sent = {line.position: Sent(line.offset, line.value) for one in runs for line in one.lines}
+    sent |= {(partition, 999): Sent(999, b"999") for partition in range(partitions) if (partition, 0) not in sent}
+    return [found for found in judge(History(list(runs), sent=sent, **other)).findings if not found.startswith("lost")]
 
 
 # -- repeats
@@ -208,10 +266,14 @@ def test_a_kill_repeats_what_was_printed_last(end: dict[str, Any], seconds: floa
     assert again(before, QUIET + 7, end) == [f"printed again for no reason: {where(before, QUIET + 7)}"]
 
 
-def test_a_reader_that_goes_takes_what_was_printed_last() -> None:
+def test_a_reader_that_goes_takes_what_was_in_hand() -> None:
     gone = {"stopped": None, "left": QUIET, "exited": QUIET + 1, "piped": True}
-    assert again(QUIET - 1, QUIET + 3, gone) == []
-    assert again(QUIET - 9, QUIET + 3, gone) == [f"printed again for no reason: {where(QUIET - 9, QUIET + 3)}"]
+    assert again(QUIET - 0.4, QUIET + 3, gone) == []
+    assert again(QUIET - 1.5, QUIET + 3, gone) == [f"printed again for no reason: {where(QUIET - 1.5, QUIET + 3)}"]
+
+
+def test_a_kill_explains_nothing_that_came_before_it() -> None:
+    assert again(QUIET - 2, QUIET - 1, KILL) == [f"printed again for no reason: {where(QUIET - 2, QUIET - 1)}"]
 
 
 def test_a_trouble_explains_what_was_printed_in_it() -> None:
@@ -228,6 +290,18 @@ def test_the_trouble_of_one_run_explains_nothing_of_another() -> None:
     assert findings(a, b, c, troubles=[Trouble("long freeze", QUIET - 1, QUIET + 1, a)]) == []
 
 
+def test_the_trouble_of_a_run_explains_what_it_printed_again_but_not_from_long_before() -> None:
+    a, b, long_before = (
+        run("a", lines(range(10))),
+        run("b", lines([9], QUIET + 1)),
+        run("a", lines(range(10), QUIET - 40)),
+    )
+    trouble = [Trouble("slow disk", QUIET - 1, QUIET + 4, b)]
+    assert findings(a, b, troubles=trouble) == []
+    found = findings(long_before, b, troubles=trouble)
+    assert found == [f"printed again for no reason: {where(QUIET - 40, QUIET + 1)}"]
+
+
 def test_a_rebalance_explains_what_was_in_hand() -> None:
     moved = [Window(QUIET - 1, QUIET)]
     assert again(QUIET, QUIET + 30, rebalances=moved) == []
@@ -240,10 +314,10 @@ def test_a_rebalance_waits_for_a_copy_whose_reader_stands_still() -> None:
     assert again(QUIET + 9, QUIET + 10, rebalances=moved, hindrances=still) == []
 
 
-@pytest.mark.parametrize(("count", "found"), [(2 * IN_HAND, 0), (2 * IN_HAND + 1, 1)])
+@pytest.mark.parametrize(("count", "found"), [(IN_HAND, 0), (IN_HAND + 1, 1)])
 def test_one_too_many_in_a_rebalance(count: int, found: int) -> None:
     moved, both = [Window(QUIET - 1, QUIET)], [run(name, lines(range(count))) for name in "ab"]
-    sentence = f"printed again in one rebalance, at {QUIET - 1.5:.1f} s: {count} messages"
+    sentence = f"printed again in one rebalance, at {QUIET - 1.5:.1f} s: {count} messages of a by b"
     assert findings(*both, sent=count, rebalances=moved) == [sentence] * found
 
 

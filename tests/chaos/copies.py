@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -148,6 +149,7 @@ class Copy:
         self.runs: list[CopyRun] = []
         self.wanted = False
         self.again = 0.0  # when it may be started
+        self._dice = random.Random(number)
         self._read = 0
         self._rest = b""
 
@@ -192,10 +194,10 @@ class Copy:
         self._take(run, now)
         if not over:
             return None
-        run.record.half = str(self._rest[:80]) if self._rest else ""
+        run.record.half = str(self._rest[:80]) if self._rest and run.writes else ""
         run.close(now)
-        if run.record.how == "power cut":
-            self._cut_power()
+        if run.record.how == "power cut" or (run.record.in_order and self.reader is None):
+            self._cut_power()  # also where it has ended in order: it has synced all that it printed
         return run
 
     def _take(self, run: CopyRun, now: float) -> None:
@@ -226,10 +228,11 @@ class Copy:
         self.printed.add(line.position)
 
     def _cut_power(self) -> None:
-        """Leave of the file what has been synced, as a machine does that dies."""
-        size = int(self.synced.read_bytes())
-        if size >= self._read:
+        """Leave of the file what has been synced, and perhaps a part of the rest, as a machine does that dies."""
+        synced = int(self.synced.read_bytes())
+        if synced >= self._read:
             return
+        size = self._dice.choice([synced, self._dice.randrange(synced, self._read)])
         os.truncate(self.path, size)
         for run in self.runs:
             kept = [line for line in run.record.lines if line.end <= size]

@@ -15,7 +15,16 @@ from harness.settings import NEW_PROTOCOL, settings, write_config
 
 from chaos import judge
 from chaos.copies import TICK, Copy, CopyRun, Printed
-from chaos.faults import HEAL_SECONDS, REFRESH_SECONDS, SLEEP_SECONDS, SOCKET_SECONDS, Injector, pipes_of, schedule
+from chaos.faults import (
+    HEAL_SECONDS,
+    REFRESH_SECONDS,
+    SLEEP_SECONDS,
+    SOCKET_SECONDS,
+    STUCK,
+    Injector,
+    pipes_of,
+    schedule,
+)
 from chaos.feed import TOPIC, Feed, Position, digest, message
 
 SILENT_SECONDS = 5.0 * judge.PATIENCE  # without a line, in a group that is well: then no more comes
@@ -90,9 +99,9 @@ class Course:
         if "DISTRUSTED" in said:
             self.injector.distrusted()
         if "NOT_COMMITTED" in said:
-            trouble = judge.Trouble("a warning", now - judge.RECOVERY_SECONDS, now, record, judge.RECOVERY_SECONDS)
+            trouble = judge.Trouble(judge.WARNING, now - judge.RECOVERY_SECONDS, now, record, judge.RECOVERY_SECONDS)
             self.history.troubles.append(trouble)
-        late = now - (record.stopped or now)
+        late = now - (record.asked or now)
         if record.exited is None and record.overdue is None and late > 4 * judge.STOP_SECONDS:
             record.overdue = late
             run.process.kill()
@@ -194,6 +203,8 @@ class Course:
         self.history.acknowledged = self.feed.acknowledged
         if len(self.feed.acknowledged) < self.options.rate * self.options.seconds / 2:
             self.history.failures.append(f"only {len(self.feed.acknowledged)} messages were acknowledged")
+        if any(fault.kind == STUCK for fault in self.faults) and not self.injector.effects[STUCK]:
+            self.history.failures.append("no client that stood still was made anew")
 
     def report(self, verdict: judge.Verdict) -> None:
         """Print the counts, and how much the verdict is worth."""

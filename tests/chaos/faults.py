@@ -447,7 +447,7 @@ class Injector:
         reader.hindered_until = end
         self.history.hindrances.append(Window(now, end))
         self.later(end, lambda: setattr(reader, name, False))
-        if how and run is not None:  # what was read of a batch is not stored until all of it is written
+        if run is not None:  # what was read of a batch is not stored until all of it is written
             self.history.troubles.append(Trouble(kind.partition(",")[0], now, end, run.record))
         if how:  # once its pipe is full, and what is stored has been committed
             self.later(end - 1, lambda: self.stop(copy, how, end, kind))

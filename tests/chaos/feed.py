@@ -34,7 +34,7 @@ def message(seed: int, number: int) -> tuple[bytes | None, bytes | None]:
     """Return a value as it is sent, and as a reader gets it; the same number gives the same."""
     dice = random.Random(f"{seed}/{number}")
     size = dice.choice((32, 2000))
-    text = f'{{"number":{number},"hash":"{dice.randbytes(size).hex()}","text":"ü\\u0007\u2028"}}'.encode()
+    text = f'{{"number":{number},"hash":"{dice.randbytes(size).hex()}","text":"ü\\u0007\u2028\n\u0007"}}'.encode()
     (kind,) = dice.choices([*VALUES], [*VALUES.values()])
     if kind == "frame":
         return lz4.frame.compress(text), text

@@ -6,7 +6,8 @@ Moments are seconds on any one clock. What explains a repeat is as narrow as the
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 Digest = bytes | None
@@ -22,10 +23,12 @@ SETTLE_SECONDS = 5 * PATIENCE  # until all copies have what a rebalance gives th
 SESSION_SECONDS = 6 * PATIENCE  # session.timeout.ms: who is killed keeps its partitions for so long
 RECOVERY_SECONDS = 20 * PATIENCE  # a new leader and coordinator, and librdkafka's rest before it connects again
 JOINING_SECONDS = 40 * PATIENCE  # in which a group may wait for a member that is gone
+IDLE_SECONDS = 20 * PATIENCE  # without a line in a calm; a client that stands still is made anew before
 
 IN_HAND = 100  # messages that a copy may have in hand when a partition is taken from it: the script's batch
 
 KILLED = ("kill -9", "power cut")
+WARNING = "a warning"  # a trouble of which only the run itself tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Run:
     joined: list[str] = field(default_factory=list)  # what was added to the half line of another run
     half: str = ""  # what it has left without a line end
     hindered_until: float = 0  # by its reader
-    overdue: float | None = None  # seconds after its signal, when it was given up
+    overdue: float | None = None  # seconds after it was to end, when it was given up
 
     @property
     def killed(self) -> bool:
@@ -168,6 +171,7 @@ def judge(history: History) -> Verdict:
         *judge_values(history),
         *judge_ends(history),
         *judge_order(history),
+        *judge_silence(history),
         *judge_group_stops(history),
     ]
     repeated, repeats, furthest = judge_repeats(history)
@@ -216,14 +220,33 @@ def judge_order(history: History) -> Iterator[str]:
             newest[line.partition] = line.offset
 
 
+def judge_silence(history: History) -> Iterator[str]:
+    """Find runs that gave nothing for long in a calm, while others did, and there was a partition for each copy."""
+    if len({run.copy for run in history.runs}) > len({partition for partition, _ in history.sent}):
+        return
+    hindrances = [Trouble("", *window) for window in history.hindrances]
+    hindered = replace(history, troubles=[*history.troubles, *hindrances])
+    lines = sorted((line.moment, run.name) for run in history.runs for line in run.lines)
+    for run in history.runs:
+        last = min((end for end in (run.asked, run.exited) if end is not None), default=float("inf"))
+        for begin, end in pairwise([run.greeted or run.began, *(line.moment for line in run.lines), last]):
+            if end - begin <= IDLE_SECONDS:
+                continue
+            others = [moment for moment, name in lines if begin < moment < end and name != run.name]
+            if others and (idle := unexplained(hindered, others[0], others[-1])) > IDLE_SECONDS:
+                yield f"{run.name}: no line in {idle:.0f} calm seconds from {begin:.1f} s on"
+
+
 # -- each run's end
 
 
 def judge_ends(history: History) -> Iterator[str]:
     """Find ends that are not as promised: their status, and how long they took."""
     for run in history.runs:
+        if run.killed and "TRACEBACK" in run.said:
+            yield f"{run.name}: a traceback before it was killed: {run.tail}"
         if run.overdue is not None:
-            yield f"{run.name}: still running {run.overdue:.0f} s after its signal"
+            yield f"{run.name}: still running {run.overdue:.0f} s after it was to end"
         elif run.exited is not None and not run.killed:
             yield from judge_end(history, run, run.exited)
 
@@ -244,16 +267,17 @@ def judge_end(history: History, run: Run, exited: float) -> Iterator[str]:
 
 def excused(history: History, run: Run, exited: float) -> bool:
     """Tell whether a run may have ended with status 1."""
-    in_trouble = troubled(history, run.began, exited)
+    in_trouble = troubled(history, max(run.began, exited - RECOVERY_SECONDS), exited)
+    hindered = run.hindered_until > exited - 2 * STOP_SECONDS
     if "BLOCKED" in run.errors:
-        return run.hindered_until > exited - 2 * STOP_SECONDS
+        return hindered and run.asked is not None
     if "REFUSED" in run.errors or run.greeted is None:
         return in_trouble
     # Kafka answers nothing else to a copy that waits for the others to join, or a killed one to be forgotten.
     gone = [one.exited for one in history.runs if one.exited is not None and not one.in_order and one is not run]
-    gone += [trouble.begin for trouble in history.troubles]
+    gone += [trouble.begin for trouble in history.troubles if trouble.what != WARNING]  # no run excuses itself
     joining = any(exited - JOINING_SECONDS < moment < exited for moment in gone)
-    return "PRINTED_AGAIN" in run.errors and run.asked is not None and (in_trouble or joining)
+    return "PRINTED_AGAIN" in run.errors and run.asked is not None and (in_trouble or joining or hindered)
 
 
 def stop_seconds(run: Run) -> float | None:
@@ -371,7 +395,7 @@ class Reasons:
         self.windows = sorted(unsettled(history))
         stops = [stop for stop in history.group_stops if orderly(history, stop)]
         self.stops = [(max((run.exited or 0 for run in stop.runs), default=0), stop.runs) for stop in stops]
-        self.in_hand: Counter[Window] = Counter()
+        self.in_hand: Counter[tuple[Window, Run, Run]] = Counter()
 
     def restarted(self, earlier_run: Run, line: Line, run: Run) -> bool:
         """Tell whether between the lines of two runs the whole group has stopped in order."""
@@ -379,13 +403,14 @@ class Reasons:
 
     def reason(self, earlier: Line, earlier_run: Run, line: Line, run: Run) -> str:
         """Return why a message may be printed again, or nothing."""
-        if loss := lost_place(earlier_run, earlier):
+        killed_later = earlier_run.killed and line.moment < (earlier_run.stopped or 0)
+        if not killed_later and (loss := lost_place(earlier_run, earlier)):
             return loss
         since = COMMIT_SECONDS + (0 if earlier_run.piped else SYNC_SECONDS)
         for trouble in self.history.troubles:
-            at = [earlier.moment] if trouble.run in (None, earlier_run) else []
-            at += [line.moment] if trouble.run is run else []
             begin, end = trouble.begin - since, trouble.end + trouble.after
+            at = [earlier.moment] if trouble.run in (None, earlier_run) else []
+            at += [line.moment] if trouble.run is run and earlier.moment >= begin else []
             if any(begin <= moment <= end for moment in at) and not (
                 trouble.run is None and self.restarted(earlier_run, line, run)
             ):
@@ -394,16 +419,15 @@ class Reasons:
         found = [each for each in self.windows if each.begin <= earlier.moment <= each.end]
         if not found or self.restarted(earlier_run, line, run):
             return ""
-        self.in_hand[found[-1]] += 1
+        self.in_hand[found[-1], earlier_run, run] += 1
         return "a rebalance"
 
     def too_many(self) -> list[str]:
-        """Find rebalances in which more was printed again than the copies can have in hand."""
-        allowed = IN_HAND * len({run.copy for run in self.history.runs})
+        """Find rebalances in which a run printed more of another's again than one of the two can have in hand."""
         return [
-            f"printed again in one rebalance, at {window.begin:.1f} s: {count} messages"
-            for window, count in self.in_hand.items()
-            if count > allowed
+            f"printed again in one rebalance, at {window.begin:.1f} s: {count} messages of {earlier.name} by {run.name}"
+            for (window, earlier, run), count in self.in_hand.items()
+            if count > IN_HAND
         ]
 
 
@@ -425,6 +449,8 @@ def loss(run: Run) -> Window | None:
     seconds = COMMIT_SECONDS + (0 if run.piped else SYNC_SECONDS) + (CUT_SECONDS if run.how == "power cut" else 0)
     if run.outcome == 1 and not run.killed:  # it has tried to commit for so long, or has been blocked
         seconds += STOP_SECONDS
+    if run.left is not None and run.outcome == 0:  # it has committed all but what it had in hand
+        seconds = LOOK_SECONDS
     return Window(end - seconds, run.exited)
 
 
