@@ -12,8 +12,8 @@
     stopped: 1 message in 0:00:01
 
 An offset is stored for commit only after its line has been written, and, if standard output is a
-file, has been synced to disk. So a crash repeats messages but skips none: at least once, unless
-the INI turns enable.auto.commit off.
+file, has been synced to disk. So a crash repeats messages and skips none: at least once. Only with
+enable.auto.commit = false and auto.offset.reset = latest, what comes while nobody reads is skipped.
 
 A worker thread does all that touches Kafka and standard output. The main thread waits for it and
 for signals, and ends the process if the worker hangs while it stops.
@@ -37,7 +37,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -87,7 +87,8 @@ DOWN_SECONDS = 3  # the same once all brokers have failed: a second address may 
 LEADER_SECONDS = 20  # the same once a broker has answered; a new leader takes 9 s
 REFUSED_SECONDS = 30  # a login or TLS refused for so long is refused for good
 GROUP_SECONDS = 10  # without partitions until a warning
-SPARE_SECONDS = 60  # the same until --exit-at-end ends; a killed member is out of the group by then
+SESSION_SECONDS = 45  # [45] session.timeout.ms: until a group gives up a member that was killed
+SPARE_SECONDS = 30  # more without partitions until --exit-at-end ends; see is_spare
 LOOK_SECONDS = 60  # between two looks at whether a partition stands still
 OUTAGE_SECONDS = 300  # without any answer until a new client is made
 SYNC_SECONDS = 1  # between two syncs of a file
@@ -357,7 +358,7 @@ class Errors:
 
     A wrong password: error_cb makes its sentence from HINTS and keeps it in `reason`. `ask` (at
     the start, once all brokers are down) or `check` (after REFUSED_SECONDS) raises it as a
-    Failure. `work` says it, and Watch.wait returns 1.
+    Failure. failure_said says it, before the goodbye, and Watch.wait returns 1.
     """
 
     def __init__(self, config: dict[str, str], arguments: argparse.Namespace) -> None:
@@ -456,7 +457,7 @@ class Errors:
     def log(self, level: int, form: str, *arguments: str) -> None:
         """Take a line of librdkafka's log, as logging.Logger does. A reset has no callback."""
         text = re.sub(r"^.*\[thrd:.*?\]: ", "", form % arguments)
-        if "offset reset" in text and "Offset out of range" in text:
+        if "offset reset" in text and re.search("Offset out of range|log truncation", text):
             gone = "messages were deleted before they were read, or the log was cut back"
             say(f"warning: {gone}: {text}")
 
@@ -539,8 +540,9 @@ HANGS = {  # what the worker does -> what is wrong where it hangs
 class Watch:
     """What the main thread and the worker know of each other.
 
-    Once `stop` is set, the worker hangs if neither `doing` nor `unwritten` changes for
-    STOP_SECONDS. `wait` then says the sentence of HANGS, and ends the process with status 1.
+    Once `stop` is set, `wait` watches `doing` and `unwritten`. If neither changes for
+    STOP_SECONDS, the worker hangs: `wait` says the sentence of HANGS, and ends the process with
+    status 1. Before `stop` it ends nothing.
     """
 
     def __init__(self) -> None:
@@ -750,7 +752,8 @@ class GroupConsumer:
         self.group = config["group.id"]
         self.exit_at_end = arguments.exit_at_end
         self.end_offsets: dict[int, int] = {}  # set by `start`: of partitions not yet at their end
-        self.offsets_to_commit: list[TopicPartition] = []  # set by `start` for on_assign
+        # set by `start`; commit_missing takes out what is committed, confirm_topic all
+        self.offsets_to_commit: list[TopicPartition] = []
         self.greeting = ""  # set by `start` where it is true only after the assignment
         # set by a rebalance: None while it goes on; empty where other members have all
         self.assigned: set[int] | None = None
@@ -931,8 +934,8 @@ class GroupConsumer:
         """Commit the start of assigned partitions without one, before librdkafka asks."""
         try:
             committed = self.committed(partitions, ANSWER_SECONDS)
-            missing = {one.partition for one in committed if one.offset < 0 and one.error is None}
-            offsets = [one for one in self.offsets_to_commit if one.partition in missing]
+            known = {one.partition: one.offset for one in committed if one.error is None}
+            offsets = [one for one in self.offsets_to_commit if known.get(one.partition, 0) < 0]
             error = first_error(self.commit(offsets=offsets)) if offsets else None
         except KafkaException as raised:
             error = raised.args[0]
@@ -940,6 +943,10 @@ class GroupConsumer:
             self.greeting = ""
             text = f"begins at the oldest message, as no commit works: {error.str()}"
             self.errors.warn("start", text)
+            return
+        self.offsets_to_commit = [
+            one for one in self.offsets_to_commit if one.partition not in known
+        ]
 
     def on_revoke(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         """Store what was printed: librdkafka commits it before the partitions go."""
@@ -964,9 +971,11 @@ class GroupConsumer:
     def on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """Take the outcome of a commit."""
         error = error if error is not None else first_error(partitions)
+        if error is not None and error.code() == KafkaError._NO_OFFSET:
+            return  # nothing was sent
         if error is None:
             self.uncommitted = ""
-        elif error.code() != KafkaError._NO_OFFSET:
+        else:
             words = error.str().removeprefix("Commit failed: ")
             outcome = f"offsets were not committed ({words})"
             self.uncommitted = f"what was printed may be printed again: {outcome}"
@@ -1030,7 +1039,7 @@ class GroupConsumer:
 
         It does once all assigned partitions have reached the ends of when it started, and at once
         where the group says that other members have all. In a rebalance (`assigned` is None) it
-        goes on. Where the group says nothing, a spare member ends after SPARE_SECONDS.
+        goes on. Where the group says nothing, is_spare decides.
         """
         if not self.exit_at_end:
             return False
@@ -1047,10 +1056,13 @@ class GroupConsumer:
     def is_spare(self) -> bool:
         """Tell whether a member has had no partitions for long, where the group does not say so.
 
-        So it looks where the coordinator is away, too: a lost connection begins the wait anew.
+        While the coordinator is away, or the group waits for a member that was killed, it has
+        none, either. So the wait begins again with each lost connection, and exceeds a session.
         """
+        digits = self.config.get("session.timeout.ms", "")
+        session = int(digits) / 1000 if digits.isdecimal() else SESSION_SECONDS
         waited = time.monotonic() - max(self.unassigned_since, self.errors.connection_lost)
-        return not self.told_of_none() and waited > SPARE_SECONDS and self.answers()
+        return not self.told_of_none() and waited > session + SPARE_SECONDS and self.answers()
 
     def say_who_has_it(self) -> None:
         """Say, also with --quiet, where a member without partitions has nothing to print."""
@@ -1133,6 +1145,7 @@ class GroupConsumer:
                 raise Failure(self.errors.sentence(error)) from None
             return
         self.errors.denied, self.denied_since = False, 0.0
+        self.offsets_to_commit = []  # if it was made anew, they are another topic's
         if now - self.renewed > LOOK_SECONDS:
             self.renew("topic", "a node did not know the topic, or it was made anew")
 
@@ -1214,8 +1227,8 @@ class GroupConsumer:
         self.errors.warn(kind, f"{text}: starting a new client ({wait}; {again})")
         self.unstored.clear()
         self.places, self.assigned, self.renewed = {}, None, time.monotonic()
-        # The old one goes with its last reference, and does not leave the group: close() might
-        # hang. In a thread of its own, as the destruction might, too.
+        # The old one is not closed, so it does not leave the group: close() might hang. It goes
+        # with its last reference. That might hang, too, so it has a thread of its own.
         old = [self.client]
         self.client = self.new_client()
         threading.Thread(target=old.clear, daemon=True).start()
@@ -1329,33 +1342,44 @@ def print_batch(
 
 
 # -- main
+@contextlib.contextmanager
+def failure_said(consumer: GroupConsumer, output: Output) -> Iterator[None]:
+    """Say what has failed; no failure is a run that is to stop, or a reader that has gone."""
+    try:
+        yield
+        return
+    except Failure as error:
+        text = str(error)
+    except KafkaException as error:
+        text = consumer.errors.sentence(error.args[0])
+    except OSError as error:
+        # On Windows EINVAL says that the reader of a pipe has gone.
+        gone = os.name == "nt" and error.errno == errno.EINVAL and not output.is_file
+        if gone or isinstance(error, (InterruptedError, ConnectionError)):
+            return
+        text = f"standard output: {error.strerror}"
+    if not output.watch.failed:
+        output.watch.fail(text)
+
+
 def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace) -> None:
     """Do all that touches Kafka and standard output, leaving the group included."""
-    watch, failure = output.watch, ""
+    watch = output.watch
     try:
         try:
-            consumer.start(arguments.moment)
-            print_messages(consumer, output, arguments)
+            with failure_said(consumer, output):
+                consumer.start(arguments.moment)
+                print_messages(consumer, output, arguments)
         finally:
             # From here on the STOP_SECONDS of `wait` run, also after a write that failed.
             watch.stop, watch.doing, watch.unwritten = True, "client", 0
-            consumer.store()
-            consumer.commit_stored()
-    except Failure as error:
-        failure = str(error)
-    except KafkaException as error:
-        failure = consumer.errors.sentence(error.args[0])
-    except OSError as error:
-        stopped = isinstance(error, (InterruptedError, ConnectionError))
-        # On Windows EINVAL says that the reader of a pipe has gone.
-        if not stopped and not (os.name == "nt" and error.errno == errno.EINVAL):
-            failure = f"standard output: {error.strerror}"
+            with failure_said(consumer, output):
+                consumer.store()
+                consumer.commit_stored()
     finally:
         watch.doing = "client"
-        if failure:
-            watch.fail(failure)
         consumer.client.close()  # commits what is stored, and leaves the group
-    if consumer.uncommitted and not failure:
+    if consumer.uncommitted and not watch.failed:
         watch.fail(consumer.uncommitted)
     watch.finished = True
 

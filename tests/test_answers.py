@@ -42,7 +42,7 @@ from harness.mock_cluster import (
     MockCluster,
 )
 from harness.process import Run, Start, offsets
-from harness.settings import NEW_PROTOCOL, Keys, settings
+from harness.settings import COOPERATIVE, NEW_PROTOCOL, Keys, settings
 
 import consumer
 from consumer import GroupConsumer
@@ -391,7 +391,7 @@ def test_stopped_while_a_commit_is_refused_it_prints_nothing_again_without_a_wor
 @pytest.mark.parametrize(
     ("api", "code", "keys"),
     [
-        (JOIN_GROUP, REBALANCE_IN_PROGRESS, {"partition.assignment.strategy": "cooperative-sticky"}),
+        (JOIN_GROUP, REBALANCE_IN_PROGRESS, COOPERATIVE),
         (GROUP_HEARTBEAT, NOT_COORDINATOR, KIP_848),
     ],
     ids=["cooperative", "KIP-848"],
@@ -403,7 +403,7 @@ def test_a_member_whose_coordinator_is_away_is_no_spare(
     mock.set_coordinator("answers", 3)
     mock.push(api, code, times=WITHOUT_END)
     merged = keys_for(mock, {**keys, "reconnect.backoff.max.ms": "500"})  # [10000] between two lost connections
-    run = start(merged, TOPIC, "--exit-at-end", constants={**CONSTANTS, "SPARE_SECONDS": 4.0})
+    run = start(merged, TOPIC, "--exit-at-end", constants={**CONSTANTS, "SESSION_SECONDS": 5, "SPARE_SECONDS": 0})
     mock.wait_for_request(api)
     mock.set_down(3)
     time.sleep(9)
@@ -475,6 +475,20 @@ def test_a_login_that_one_node_refuses_is_final_only_where_no_other_answers(
         assert member.errors.refused_for_good()
         with pytest.raises(consumer.Failure, match="login failed") if down else contextlib.nullcontext():
             member.check()
+
+
+def test_why_it_ends_is_said_before_a_goodbye_that_hangs(mock: MockCluster, start: Start) -> None:
+    """What was printed waits for the coordinator to be committed, and the run has five seconds to end."""
+    mock.set_coordinator("answers", 3)
+    slow: Keys = {"auto.commit.interval.ms": "60000", "session.timeout.ms": "30000"}
+    run = start(keys_for(mock, slow), TOPIC)
+    run.wait_for_lines(EACH * len(PARTITIONS))
+    mock.set_down(3)
+    mock.push(FETCH, TOPIC_AUTHORIZATION_FAILED, times=WITHOUT_END)
+    assert run.end(30) == 1
+    why, goodbye = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert why.startswith(f"error: this user may not read topic {TOPIC}")
+    assert "what was printed last may be printed again" in goodbye
 
 
 def test_memory_does_not_grow_behind_a_reader_that_sleeps(mock: MockCluster, start: Start) -> None:

@@ -16,7 +16,7 @@ from harness.broker import QUICK_START, Broker, free_port
 from harness.environment import SCRIPT
 from harness.process import Start, offsets, seconds_at_most, wait_until_full, with_client
 from harness.proxy import Proxy
-from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
+from harness.settings import NEW_PROTOCOL, PROTOCOLS, STRATEGIES, Keys, settings
 from harness.words import ASSIGNED, GREETING, NEW_CLIENT, NOT_COMMITTED
 
 # ---- the consumer --------------------------------------------------------------------------------------------------
@@ -210,11 +210,7 @@ def test_the_second_ctrl_c_ends_it_while_a_dead_broker_holds_up_the_goodbye(
 # ---- the group -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "protocol",
-    [{}, {"partition.assignment.strategy": "cooperative-sticky"}, NEW_PROTOCOL],
-    ids=["classic", "cooperative", "consumer"],
-)
+@STRATEGIES
 def test_two_copies_share_the_partitions(broker: Broker, topic3: str, start: Start, protocol: Keys) -> None:
     keys = settings(broker, protocol)
     runs = [start(keys, topic3), start(keys, topic3)]
@@ -299,16 +295,18 @@ def test_a_copy_without_a_partition_waits_in_reserve(broker: Broker, topic: str,
 def test_the_broker_goes_for_ten_seconds(
     own_broker: Broker, own_topic: str, start: Start, how: int, protocol: Keys
 ) -> None:
+    """One that shuts down may answer that there is none: then only a new client helps (librdkafka's issue 5301)."""
     own_broker.produce(own_topic, [b"before"] * 10)
-    run = start(settings(own_broker, protocol), own_topic, "--quiet")
+    constants = {"LOOK_SECONDS": 2, "OUTAGE_SECONDS": 20}  # longer than it is away
+    run = start(settings(own_broker, protocol), own_topic, "--quiet", constants=constants)
     run.wait_for_lines(10)
     own_broker.restart(how, pause=10)
     own_broker.produce(own_topic, [b"after"] * 10)
     run.wait_for(lambda run: len(offsets([run])) == 20)  # some may be repeated
     assert run.stop() == 0
     assert set(offsets([run])) == {(0, n) for n in range(20)}
-    assert 1 <= run.stderr.count("warning") <= 3, run.stderr  # a lost connection, all brokers down, a commit
-    assert "error" not in run.stderr
+    assert 1 <= run.stderr.count("warning") <= 4, run.stderr  # a lost connection, a commit, the group, a new client
+    assert "error: " not in run.stderr
     assert not re.search(r"\w+://|/(bootstrap|\d+): |\(after ", run.stderr)  # what only librdkafka's developers need
 
 

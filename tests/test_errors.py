@@ -204,3 +204,18 @@ def test_an_unknown_topic_is_only_a_claim(running: consumer.Errors, capfd: pytes
     assert running.denied
     assert running.final is None
     assert said(capfd) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(KafkaError.OFFSET_OUT_OF_RANGE, True), (KafkaError._LOG_TRUNCATION, True), (KafkaError._TRANSPORT, False)],
+)
+def test_a_reset_is_told_unless_it_only_asks_again(
+    running: consumer.Errors, capfd: pytest.CaptureFixture[str], code: int, told: bool
+) -> None:
+    """The client library says neither of them to error_cb."""
+    reset = (
+        "tron.topic [0]: offset reset (at offset 10 (leader epoch 7), broker 1) to offset BEGINNING (leader epoch -1)"
+    )
+    running.log(4, "%s", f"[thrd:main]: {reset}: whatever: {KafkaError(code).str()}")
+    assert capfd.readouterr().err.startswith("warning: messages were deleted") == told

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 from harness.broker import Broker
 from harness.process import Run, Start, offsets, wait_until_full
-from harness.settings import PROTOCOLS, Keys, settings
+from harness.settings import COOPERATIVE, PROTOCOLS, STRATEGIES, Keys, settings
 from harness.words import GREETING
 
 END = "--exit-at-end"
@@ -159,9 +159,26 @@ def test_a_copy_without_a_partition_is_at_its_end_when_the_others_are(
     assert set(offsets(runs)) == {(0, n) for n in range(10)}
 
 
+@STRATEGIES
+def test_a_spare_copy_ends_and_says_who_has_the_partitions(
+    broker: Broker, topic: str, start: Start, protocol: Keys
+) -> None:
+    """Though the others go on. Only a classic group tells it that there is nothing for it."""
+    broker.produce(topic, [b"x"])
+    keys = settings(broker, protocol)
+    other = start({**keys, "group.instance.id": "1"}, topic)  # a classic group gives the partition to the first
+    other.wait_for_lines(1)
+    constants = {"SESSION_SECONDS": 6, "SPARE_SECONDS": 1}
+    spare = start({**keys, "group.instance.id": "2"}, topic, END, "--quiet", constants=constants)
+    ends_well(spare)
+    assert (spare.lines, other.stop()) == ([], 0)
+    words = f"other members of group {keys['group.id']} have its partitions"
+    assert spare.stderr == f"warning: nothing of {topic} was left to print: {words}\n"
+
+
 def test_a_new_member_of_a_cooperative_group_waits_for_its_share(broker: Broker, topic3: str, start: Start) -> None:
     """It is first told that it has none, until the others have given theirs up."""
-    keys = settings(broker, {"partition.assignment.strategy": "cooperative-sticky"})
+    keys = settings(broker, COOPERATIVE)
     held = fill(broker, topic3, 10)
     other = start(keys, topic3)
     other.wait_for_lines(len(held))
@@ -171,3 +188,17 @@ def test_a_new_member_of_a_cooperative_group_waits_for_its_share(broker: Broker,
     assert "nothing of" not in run.stderr
     assert other.stop() == 0
     assert offsets([other, run]).keys() == held
+
+
+def test_a_member_that_waits_for_one_that_was_killed_is_no_spare(broker: Broker, topic: str, start: Start) -> None:
+    """However long the session of the one that was killed: only then may a member have nothing to do for good."""
+    keys = settings(broker, {**COOPERATIVE, "session.timeout.ms": "9000"})
+    killed = start(keys, topic)
+    broker.produce(topic, [b"x"])
+    killed.wait_for_lines(1)
+    killed.kill()
+    broker.produce(topic, [b"y"] * 10)
+    run = start(keys, topic, END, constants={"SPARE_SECONDS": 4})
+    ends_well(run, 40)
+    assert run.lines[-1]["offset"] == 10
+    assert "nothing of" not in run.stderr

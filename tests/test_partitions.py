@@ -8,15 +8,11 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import NewPartitions
 from harness.broker import Broker, wait
 from harness.process import Run, Start
-from harness.settings import NEW_PROTOCOL, PROTOCOLS, Keys, settings
+from harness.settings import PROTOCOLS, STRATEGIES, Keys, settings
 from harness.words import ASSIGNED, WAITS
 
 LATEST: Keys = {"auto.offset.reset": "latest"}
-COOPERATIVE: Keys = {"partition.assignment.strategy": "cooperative-sticky"}
 NO_COMMIT: Keys = {"enable.auto.commit": "false"}
-STRATEGIES = pytest.mark.parametrize(
-    "protocol", [{}, COOPERATIVE, NEW_PROTOCOL], ids=["classic", "cooperative", "consumer"]
-)
 
 
 def add_partition(broker: Broker, topic: str, count: int) -> None:
@@ -151,6 +147,27 @@ def test_one_group_for_two_topics_misses_nothing_and_prints_nothing_old(
     other.wait_for_lines(1)
     assert [run.stop() for run in (second, other)] == [0, 0]
     assert printed(second, 0) == list(range(200, 210))
+
+
+def test_a_second_topic_that_is_made_anew_is_read_from_its_oldest_message(
+    broker: Broker, topic3: str, start: Start
+) -> None:
+    """Where the topic before it was begun at, which Kafka let be committed at the assignment only, is forgotten."""
+    topic = broker.create_topic("tron.second-anew")
+    keys = settings(broker, {**LATEST, "topic.metadata.propagation.max.ms": "3000"})
+    other = start(keys, topic3)
+    other.wait_for_words(ASSIGNED)
+    broker.produce(topic, [b"before"] * 20)
+    run = start(keys, topic)
+    broker.wait_until_committed(keys["group.id"], topic, 1)  # where it begins
+    time.sleep(4)  # until the client library no longer waits for the topic to come
+    broker.delete_topic(topic)
+    time.sleep(1)  # in which the client hears of it
+    broker.create_topic(topic)
+    broker.produce(topic, [b"new"] * 30)
+    run.wait_for_lines(30, 90)
+    assert [run.stop(), other.stop()] == [0, 0]
+    assert printed(run, 0) == list(range(30))
 
 
 @PROTOCOLS

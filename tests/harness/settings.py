@@ -13,11 +13,15 @@ _number = numbers()
 
 # The overrides for settings() that choose the consumer group protocol of KIP-848.
 NEW_PROTOCOL: Keys = {"group.protocol": "consumer", "session.timeout.ms": None}
+COOPERATIVE: Keys = {"partition.assignment.strategy": "cooperative-sticky"}
 
 with contextlib.suppress(ImportError):  # the demo gets along without pytest
     import pytest
 
     PROTOCOLS = pytest.mark.parametrize("protocol", [{}, NEW_PROTOCOL], ids=["classic", "consumer"])
+    STRATEGIES = pytest.mark.parametrize(
+        "protocol", [{}, COOPERATIVE, NEW_PROTOCOL], ids=["classic", "cooperative", "consumer"]
+    )
 
 
 def settings(broker: Kafka, keys: Keys | None = None) -> dict[str, str]:
