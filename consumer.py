@@ -93,6 +93,7 @@ LOOK_SECONDS = 60  # between two looks at whether a partition stands still
 OUTAGE_SECONDS = 300  # without any answer until a new client is made
 SYNC_SECONDS = 1  # between two syncs of a file
 STOP_SECONDS = 5  # without progress while stopping; `docker stop` gives ten
+SAY_SECONDS = 0.2  # the longest wait until standard error takes a line
 TWICE_SECONDS = 0.04  # signals closer together count as one: timeout(1) sends each twice
 QUIET_SECONDS = 60  # between two warnings of a kind; librdkafka repeats an error every 30 s
 LOG_SECONDS = 60.0  # between two progress lines in a log
@@ -119,6 +120,9 @@ class Failure(Exception):
     """Ends the run; its text is the line for the user."""
 
 
+saying = threading.Lock()  # held while a line is written to standard error
+
+
 def say(text: str, end: str = "\n") -> None:
     """Write a line to standard error, or drop it where nobody takes it: the messages matter more.
 
@@ -126,16 +130,24 @@ def say(text: str, end: str = "\n") -> None:
     """
     clear = "\x1b[K" if ESCAPES and sys.stderr.isatty() else ""  # to the end of the line
     line = f"{clear}{text}{end}".encode(errors="backslashreplace")
-    with contextlib.suppress(OSError):
+    if saying.acquire(timeout=SAY_SECONDS):
+        writer = threading.Thread(target=write_said, args=(line,), daemon=True)
+        writer.start()
+        writer.join(SAY_SECONDS)
+
+
+def write_said(line: bytes) -> None:
+    """Write a line to standard error, and allow the next."""
+    try:
         descriptor = sys.stderr.fileno()
-        if hasattr(select, "poll"):
-            room = select.poll()
-            room.register(descriptor, select.POLLOUT)
-            if not room.poll(100):  # milliseconds
-                return
         # Unbuffered, so that Python does not retry a failed write when it exits.
-        with open(descriptor, "wb", buffering=0, closefd=False) as stream:
+        with (
+            contextlib.suppress(OSError),
+            open(descriptor, "wb", buffering=0, closefd=False) as stream,
+        ):
             stream.write(line)
+    finally:
+        saying.release()
 
 
 def counted(number: int, noun: str) -> str:
