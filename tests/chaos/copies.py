@@ -135,9 +135,12 @@ class Printed:
 class Copy:
     """A copy of the script, as a service runs it, with one file for all its runs."""
 
-    def __init__(self, number: int, arguments: list[str], directory: Path, piped: bool, printed: Printed) -> None:
+    def __init__(
+        self, number: int, arguments: list[str], directory: Path, piped: bool, printed: Printed, seed: int
+    ) -> None:
         """Make its files; `arguments` are the script and its own."""
         self.number, self.directory, self.printed = number, directory, printed
+        self._dice = random.Random(f"{seed}/{number}/cut")
         self.path = directory / f"copy-{number}.jsonl"
         self.path.touch()
         self.synced = directory / f"copy-{number}.synced"
@@ -149,7 +152,6 @@ class Copy:
         self.runs: list[CopyRun] = []
         self.wanted = False
         self.again = 0.0  # when it may be started
-        self._dice = random.Random(number)
         self._read = 0
         self._rest = b""
 

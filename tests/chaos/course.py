@@ -49,7 +49,9 @@ class Course:
         arguments = [str(options.script.resolve()), "--config", str(config), "--topic", TOPIC]
         pipes, numbers = pipes_of(options.seed, options.copies), range(options.copies + 1)  # the last comes and goes
         self.printed = Printed()
-        self.copies = [Copy(number, arguments, directory, number in pipes, self.printed) for number in numbers]
+        self.copies = [
+            Copy(number, arguments, directory, number in pipes, self.printed, options.seed) for number in numbers
+        ]
         self.history = judge.History()
         self.injector = Injector(cluster, proxies, self.copies, self.feed, self.history, directory)
         self.injector.group, self.injector.protocol = merged["group.id"], self.protocol
