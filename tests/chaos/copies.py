@@ -234,7 +234,8 @@ class Copy:
         synced = int(self.synced.read_bytes())
         if synced >= self._read:
             return
-        size = self._dice.choice([synced, self._dice.randrange(synced, self._read)])
+        partly = self._dice.choice([False, True])
+        size = self._dice.randrange(synced, self._read) if partly else synced
         os.truncate(self.path, size)
         for run in self.runs:
             kept = [line for line in run.record.lines if line.end <= size]
