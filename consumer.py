@@ -1022,8 +1022,11 @@ class GroupConsumer:
     def store(self) -> None:
         """Store the offsets of what was printed, once the disk has it. Raises OSError.
 
-        Offsets are stored here and nowhere else.
+        Offsets are stored here and nowhere else. Not while a node denies the topic: the client
+        may have gone on in one that was made anew, where it was in the old one.
         """
+        if self.errors.denied:
+            return
         try:
             self.output.sync()
         except OSError:
