@@ -139,11 +139,10 @@ def say(text: str, end: str = "\n") -> None:
 def write_said(line: bytes) -> None:
     """Write a line to standard error, and allow the next."""
     try:
-        descriptor = sys.stderr.fileno()
         # Unbuffered, so that Python does not retry a failed write when it exits.
         with (
             contextlib.suppress(OSError),
-            open(descriptor, "wb", buffering=0, closefd=False) as stream,
+            open(sys.stderr.fileno(), "wb", buffering=0, closefd=False) as stream,
         ):
             stream.write(line)
     finally:
@@ -569,9 +568,10 @@ class Watch:
         self.clock_ahead = float("-inf")  # set by check_clock: seconds, of the monotonic clock
 
     def fail(self, text: str) -> None:
-        """Say what has gone wrong."""
-        self.failed = True
-        say(f"error: {text}")
+        """Say what has gone wrong, unless an error was said before: one is enough."""
+        if not self.failed:
+            self.failed = True
+            say(f"error: {text}")
 
     def on_signal(self, number: int, _: object) -> None:
         """Stop in order; at the second signal at once, wherever the worker hangs."""
@@ -632,8 +632,8 @@ class Watch:
         """Say what the worker hangs in, unless an error was said and nothing more is at risk."""
         hang = HANGS[self.doing]
         if self.doing == "client" and self.at_risk:
-            self.fail(f"{hang}; what was printed last may be printed again")
-        elif not self.failed:
+            say(f"error: {hang}; what was printed last may be printed again")
+        else:
             self.fail(hang)
 
 
@@ -1358,7 +1358,7 @@ def print_batch(
 
 # -- main
 @contextlib.contextmanager
-def failure_said(consumer: GroupConsumer, output: Output) -> Iterator[None]:
+def failure_said(consumer: GroupConsumer) -> Iterator[None]:
     """Say what has failed; no failure is a run that is to stop, or a reader that has gone."""
     try:
         yield
@@ -1369,12 +1369,11 @@ def failure_said(consumer: GroupConsumer, output: Output) -> Iterator[None]:
         text = consumer.errors.sentence(error.args[0])
     except OSError as error:
         # On Windows EINVAL says that the reader of a pipe has gone.
-        gone = os.name == "nt" and error.errno == errno.EINVAL and not output.is_file
+        gone = os.name == "nt" and error.errno == errno.EINVAL and not consumer.output.is_file
         if gone or isinstance(error, (InterruptedError, ConnectionError)):
             return
         text = f"standard output: {error.strerror}"
-    if not output.watch.failed:
-        output.watch.fail(text)
+    consumer.watch.fail(text)
 
 
 def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace) -> None:
@@ -1382,19 +1381,19 @@ def work(consumer: GroupConsumer, output: Output, arguments: argparse.Namespace)
     watch = output.watch
     try:
         try:
-            with failure_said(consumer, output):
+            with failure_said(consumer):
                 consumer.start(arguments.moment)
                 print_messages(consumer, output, arguments)
         finally:
             # From here on the STOP_SECONDS of `wait` run, also after a write that failed.
             watch.stop, watch.doing, watch.unwritten = True, "client", 0
-            with failure_said(consumer, output):
+            with failure_said(consumer):
                 consumer.store()
                 consumer.commit_stored()
     finally:
         watch.doing = "client"
         consumer.client.close()  # commits what is stored, and leaves the group
-    if consumer.uncommitted and not watch.failed:
+    if consumer.uncommitted:
         watch.fail(consumer.uncommitted)
     watch.finished = True
 
